@@ -1,0 +1,107 @@
+"""The ``retake`` command: records in, answers out. Heavy imports wait until a subcommand needs them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from retake.errors import RetakeError, UsageError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one subcommand and returns its exit code: 0, 1 (it failed) or 2 (wrong usage)."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except UsageError as error:
+        print(f"retake: {error}", file=sys.stderr)
+        return 2
+    except RetakeError as error:
+        print(f"retake: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("retake: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="retake", description="Records for a Retake pipeline, and its models' answers.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    sample = commands.add_parser("sample", help="draw the embedded pictures and pack them")
+    sample.add_argument("folder", type=Path, nargs="?", default=Path("data/sample"))
+    sample.set_defaults(run=_sample)
+
+    records = commands.add_parser("records", help="pack pictures into TFRecords, look into TFRecords")
+    records = records.add_subparsers(required=True, metavar="COMMAND")
+    pack = records.add_parser("pack", help="class folders of pictures → one shuffled TFRecord")
+    pack.add_argument("images", type=Path, metavar="IMAGES_DIR", help="folder with one folder of pictures per class")
+    pack.add_argument("out", type=Path, metavar="OUT.tfrecord", help="ends in .tfrecord or .tfrecord.gz")
+    pack.add_argument("--config", required=True, metavar="NAME", help="configuration that names the classes")
+    pack.add_argument(
+        "--map", action="append", default=[], metavar="FOLDER=CLASS", help='pack a folder as a class: "hard taco=taco"'
+    )
+    pack.set_defaults(run=_pack)
+    inspect = records.add_parser("inspect", help="counts, classes, sizes, duplicates and unreadable examples of a file")
+    inspect.add_argument("file", type=Path, metavar="FILE")
+    inspect.set_defaults(run=_inspect)
+
+    results = commands.add_parser("results", help="mean predicted distribution of pushed models over a folder of pictures")
+    results.add_argument("--images", type=Path, required=True, metavar="DIR")
+    results.add_argument(
+        "--model", action="append", required=True, metavar="NAME=DIR", help="may be given more than once"
+    )
+    results.add_argument("--output", type=Path, default=Path("results"), metavar="PREFIX", help="writes PREFIX.png and PREFIX.json")
+    results.set_defaults(run=_results)
+
+    predict = commands.add_parser("predict", help="a pushed model's answer to single pictures")
+    predict.add_argument("model", type=Path, metavar="MODEL", help="models/PIPELINE or one of its versions")
+    predict.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
+    predict.set_defaults(run=_predict)
+    return parser
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from retake import sample
+
+    sample.draw(options.folder)
+
+
+def _pack(options: argparse.Namespace) -> None:
+    from retake import config, records
+
+    classes = config.load(options.config).data.classes
+    print(records.pack(options.images, options.out, classes, _pairs(options.map, "--map", "FOLDER=CLASS")))
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from retake import records
+
+    print(records.inspect(options.file))
+
+
+def _results(options: argparse.Namespace) -> None:
+    from retake import results
+
+    models = {name: Path(folder) for name, folder in _pairs(options.model, "--model", "NAME=DIR").items()}
+    print(results.compare(options.images, models, options.output))
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from retake import results
+
+    print(results.predict(options.model, options.pictures))
+
+
+def _pairs(texts: list[str], option: str, form: str) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not (separator and name and value):
+            raise UsageError(f"{option} {text!r} must read {form}")
+        if name in pairs:
+            raise UsageError(f"{option} names {name!r} twice")
+        pairs[name] = value
+    return pairs

@@ -1,0 +1,238 @@
+"""The one typed configuration of a pipeline, read from ``configs/NAME.yaml`` and overridden from the command line.
+
+Example:
+    >>> config = load("hotdog", ["trainer.epochs=3"])
+    >>> config.data.classes, config.trainer.epochs
+    (['food', 'sandwich', 'taco'], 3)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from retake.errors import UsageError
+
+CONFIGS = Path("configs")
+
+Backbone = Literal["EfficientNetB0", "EfficientNetV2B0", "MobileNetV2", "ResNet50", "LeNet5"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PipelineSection(Section):
+    """Identity of the pipeline and where its runs, artifacts and logs lie."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$", description="Name of the pipeline and of its models' folder.")
+    root: str = Field("runs/{name}", description="Folder or gs:// prefix for artifacts, metadata and logs.")
+    caching: bool = Field(True, description="Reuse the outputs of a node whose inputs have not changed.")
+
+
+class DataSection(Section):
+    """The records, their classes and what is accepted of them."""
+
+    location: str = Field(description="Folder or gs:// prefix; every .tfrecord and .tfrecord.gz below it is read.")
+    sample: bool = Field(False, description="Draw the embedded pictures into `location` when it does not exist.")
+    classes: list[str] = Field(min_length=2, description="Class names; the position is the label's index.")
+    split: dict[str, Annotated[int, Field(gt=0)]] = Field(
+        {"train": 80, "eval": 20}, description="Hash buckets of the train and eval splits."
+    )
+    max_pixels: int = Field(40_000_000, gt=0, description="Larger pictures are dropped before they are decoded.")
+    max_bytes: int = Field(20_000_000, gt=0, description="Larger encoded pictures are dropped.")
+    max_dropped: Share = Field(0.1, description="The run stops when more than this share of examples is dropped.")
+
+    @field_validator("classes")
+    @classmethod
+    def _unique(cls, classes: list[str]) -> list[str]:
+        if len(set(classes)) != len(classes) or not all(name.strip() for name in classes):
+            raise ValueError("class names must be different from one another and not empty")
+        return classes
+
+    @field_validator("split")
+    @classmethod
+    def _train_and_eval(cls, split: dict[str, int]) -> dict[str, int]:
+        if set(split) != {"train", "eval"}:
+            raise ValueError("needs exactly the splits train and eval")
+        return split
+
+
+class ModelSection(Section):
+    """The network in front of the softmax head."""
+
+    backbone: Backbone = Field("EfficientNetB0", description="Network that turns a picture into features.")
+    weights: str = Field(
+        "auto",
+        description="`imagenet` (Keras downloads them), the path of a weights file, `none` (random), or `auto`: "
+        "imagenet where it can be reached, else random with a word about it.",
+    )
+    image_size: int = Field(224, ge=32, le=1024, description="Pictures become image_size × image_size pixels.")
+
+
+class TrainerSection(Section):
+    """The schedule: the head on frozen features first, then optionally more of the backbone."""
+
+    seed: int = Field(7, ge=0, description="Seeds initial weights, dropout and shuffling.")
+    epochs: int = Field(200, ge=1, description="Most epochs for the head; early stopping ends it sooner.")
+    patience: int = Field(15, ge=1, description="Epochs without a better validation loss before the head stops.")
+    batch_size: int = Field(32, ge=1, description="Pictures, or rows of features, in a step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's rate for the head.")
+    dropout: float = Field(0.3, ge=0, lt=1, description="Dropout before the softmax layer.")
+    fine_tune_layers: int | Literal["all"] = Field(
+        0, description="Last layers of the backbone that are trained after the head; `all` for the whole network."
+    )
+    fine_tune_epochs: int = Field(5, ge=1, description="Most epochs of fine-tuning.")
+    fine_tune_learning_rate: float = Field(1e-5, gt=0, description="Adam's rate for fine-tuning.")
+    class_weights: bool = Field(True, description="Weigh classes by the inverse of their share of the pictures.")
+    record_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {},
+        description="Weight of an example by the record file it came from: the first pattern that matches the path "
+        'below `data.location` counts, others weigh 1. {"baseline*": 1, "*": 4} makes all that arrives after the '
+        "baseline weigh four times.",
+    )
+
+    @field_validator("fine_tune_layers")
+    @classmethod
+    def _not_negative(cls, layers: int | str) -> int | str:
+        if isinstance(layers, int) and layers < 0:
+            raise ValueError("must be 0, a positive number or `all`")
+        return layers
+
+
+class EvaluatorSection(Section):
+    """The gate between a trained model and the models' folder."""
+
+    min_accuracy: Share = Field(0.5, description="A candidate below this accuracy on the eval split is not blessed.")
+    max_regression: Share = Field(
+        0.0, description="How much worse than the latest blessed model a candidate may be on the same eval split."
+    )
+
+
+class PusherSection(Section):
+    destination: str = Field("models/{name}", description="Folder or gs:// prefix of the numbered versions.")
+
+
+class BeamSection(Section):
+    arguments: list[str] = Field(
+        ["--runner=DirectRunner", "--direct_running_mode=in_memory", "--direct_num_workers=1"],
+        description="Pipeline options of the Beam nodes.",
+    )
+
+
+class MetadataSection(Section):
+    url: str = Field(
+        "sqlite:///{root}/metadata.sqlite",
+        description="ML Metadata store: sqlite:///PATH, mysql://USER@HOST/DATABASE or postgresql://USER@HOST/DATABASE. "
+        "The password comes from RETAKE_METADATA_PASSWORD.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str) -> str:
+        if not url.startswith(("sqlite:///", "mysql://", "postgresql://")):
+            raise ValueError("must begin with sqlite:///, mysql:// or postgresql://")
+        return url
+
+
+class Config(Section):
+    """Everything that a run depends on besides the records themselves."""
+
+    pipeline: PipelineSection
+    data: DataSection
+    model: ModelSection = ModelSection()
+    trainer: TrainerSection = TrainerSection()
+    evaluator: EvaluatorSection = EvaluatorSection()
+    pusher: PusherSection = PusherSection()
+    beam: BeamSection = BeamSection()
+    metadata: MetadataSection = MetadataSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_names(cls, raw: Any) -> Any:
+        """Puts the pipeline's name and root where a default or a value says {name} or {root}."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("pipeline"), dict):
+            return raw
+        pipeline = dict(raw["pipeline"])
+        names = {"name": str(pipeline.get("name", ""))}
+        names["root"] = str(pipeline.get("root") or PipelineSection.model_fields["root"].default)
+        names["root"] = names["root"].replace("{name}", names["name"])
+        filled = {**raw, "pipeline": {**pipeline, "root": names["root"]}}
+        for section, key, model in (("pusher", "destination", PusherSection), ("metadata", "url", MetadataSection)):
+            given = filled.get(section) or {}
+            if isinstance(given, dict):
+                value = str(given.get(key, model.model_fields[key].default))
+                for name, text in names.items():
+                    value = value.replace(f"{{{name}}}", text)
+                filled[section] = {**given, key: value}
+        return filled
+
+
+def available() -> list[str]:
+    """Names of the configurations in ``configs/``."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def load(name: str, overrides: list[str] | None = None) -> Config:
+    """Reads a configuration.
+
+    Args:
+      name: A file's name in ``configs/`` without its ending, or the path of a YAML file.
+      overrides: ``section.key=value``, the value in YAML.
+
+    Returns:
+      The whole configuration, defaults filled in.
+
+    Raises:
+      UsageError: no such file, not YAML, an unknown key or an impossible value; it names the key and the file.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except OSError as error:
+        known = ", ".join(available()) or "none here; run from the project's folder"
+        raise UsageError(f"configuration {str(path)!r} cannot be read ({error.strerror}); there are: {known}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise UsageError(f"{path} must hold sections such as `pipeline:` and `data:`")
+    for override in overrides or []:
+        _override(raw, override)
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        origin = f"{path} with --set" if overrides else str(path)
+        raise UsageError("\n".join(_explain(problem, origin) for problem in error.errors())) from None
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    section, dot, name = key.partition(".")
+    if not separator or not dot:
+        raise UsageError(f"--set {override!r} must read section.key=value, for example --set trainer.epochs=3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {override!r}: {text!r} is not a YAML value") from None
+    target = raw.setdefault(section, {})
+    if not isinstance(target, dict):
+        raise UsageError(f"--set {override!r}: {section!r} is not a section")
+    target[name] = value
+
+
+def _explain(problem: Any, origin: str) -> str:
+    location = [str(part) for part in problem["loc"] if part not in ("int", "literal['all']")]
+    key = ".".join(location) or "the file"
+    if problem["type"] == "extra_forbidden":
+        section = Config.model_fields.get(location[0])
+        model = section.annotation if section is not None and len(location) > 1 else Config
+        allowed = ", ".join(model.model_fields)  # type: ignore[union-attr]
+        return f"{origin}: unknown key {key}; allowed here: {allowed}"
+    if problem["type"] == "missing":
+        return f"{origin}: {key} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{origin}: {key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,9 @@
+"""The two errors that a user meets: each is one readable message that says what, where and what to do next."""
+
+
+class RetakeError(Exception):
+    """The work cannot be done: a bad file, a missing folder, a refused model. Commands exit with 1."""
+
+
+class UsageError(RetakeError):
+    """The command or its configuration is wrong, and nothing was started. Commands exit with 2."""
