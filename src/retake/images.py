@@ -1,11 +1,11 @@
 """Encoded pictures: what they are, whether the pipeline takes them, and how others become pictures it takes.
 
-The pipeline decodes in the graph, with `tf.io.decode_image`, so that training and serving see the same pixels.
-Whatever that operation refuses or misreads has to be found out here, before a run fails on it.
+The pipeline decodes in the graph, with `tf.io.decode_image`: training and serving see the same pixels. Whatever
+that operation refuses or misreads has to be found out here, before a run fails on it.
 
 EXIF orientation: TensorFlow ignores it, in training as well as in serving, so a JPEG that carries one is kept
-as it is. Turned only in the records, a phone's photo would be learnt upright and asked about lying on its side.
-A picture that has to be rewritten anyway is turned upright: the new file no longer says how it should be held.
+as it is. Turned only in the records, a phone's photo would be learnt upright and asked about on its side. A
+picture that has to be rewritten anyway is turned upright: the new file no longer says how it should be held.
 """
 
 from __future__ import annotations
@@ -31,9 +31,6 @@ Image.MAX_IMAGE_PIXELS = None
 Image.init()
 # Not all that Pillow knows: EPS starts Ghostscript, and TGA recognises what is no picture.
 _READABLE = [
-    name for name in (*GRAPH_FORMATS, "MPO", "WEBP", "TIFF", "AVIF", "JPEG2000", "DIB", "PPM", "ICO")
-]
-_READABLE = [
     name for name in (*GRAPH_FORMATS, "MPO", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM") if name in Image.OPEN
 ]
 
@@ -58,8 +55,8 @@ def probe(encoded: bytes) -> tuple[str, int, int]:
 def acceptable(encoded: bytes, max_pixels: int, max_bytes: int) -> str | None:
     """Says why the pipeline refuses a picture.
 
-    The limits come first: no pixel of a picture above them is decoded. What is left is decoded once, because a
-    single picture that is cut off in the middle would end the whole run in the graph.
+    The limits come first: no pixel of a picture above them is decoded. What is left is decoded once, because
+    a single picture that is cut off in the middle would end the whole run in the graph.
 
     Args:
       encoded: The file's bytes.
