@@ -1,6 +1,6 @@
 """Encoded pictures: what they are, whether the pipeline takes them, and how others become pictures it takes.
 
-The pipeline decodes in the graph, with `tf.io.decode_image`: training and serving see the same pixels. Whatever
+The pipeline decodes in the graph, with `tf.io.decode_image`: training and serving see the same pixels. What
 that operation refuses or misreads has to be found out here, before a run fails on it.
 
 EXIF orientation: TensorFlow ignores it, in training as well as in serving, so a JPEG that carries one is kept

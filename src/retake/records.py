@@ -1,0 +1,444 @@
+"""TFRecords of pictures: packing class folders, reading any such file, looking into one.
+
+An example has three features: `image`, the encoded picture; `label`, the class name, so that the file
+explains itself; `filename`, the path below the packed folder. Identical pictures with different labels have a
+fourth, `conflict` = 1.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import random
+import statistics
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from retake import images as pictures
+from retake.config import DataSection
+from retake.errors import RetakeError, UsageError
+
+MISSING_LABEL = "missing label"
+LABEL_OUT_OF_RANGE = "label out of range"
+UNKNOWN_CLASS = "unknown class name"
+MALFORMED_LABEL = "label neither an index, nor one-hot, nor a class name"
+
+MAX_PIXELS: int = DataSection.model_fields["max_pixels"].default
+MAX_BYTES: int = DataSection.model_fields["max_bytes"].default
+
+_SHUFFLE_SEED = 7
+_NAMED = 5  # names listed per finding, before "…"
+
+
+class _File(NamedTuple):
+    name: str
+    label: str
+    digest: bytes
+
+
+def pack(
+    images: Path,
+    out: Path,
+    classes: list[str],
+    mapping: dict[str, str],
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+) -> str:
+    """Packs class folders of pictures into one shuffled TFRecord; the same input gives the same bytes.
+
+    A folder's name is its class unless `mapping` says otherwise. Pictures that TensorFlow cannot decode
+    become PNG, unreadable and oversized files are skipped. The TFRecord appears at the end, whole, and
+    replaces an older one.
+
+    Args:
+      images: Folder with one folder of pictures per class. It is only read.
+      out: Ends in .tfrecord, or in .tfrecord.gz to be compressed. Its folder is made when missing.
+      classes: Names that labels may have.
+      mapping: Folder → class, for folders of other names.
+      max_pixels: Pictures of more width × height are skipped.
+      max_bytes: Larger files are skipped.
+
+    Returns:
+      The report, for people.
+
+    Raises:
+      UsageError: another ending, a mapping from a folder or to a class that is not there.
+      RetakeError: nothing to pack, or a file that cannot be read or written.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "pictures/taco").mkdir(parents=True)
+        >>> Image.new("RGB", (40, 30)).save(folder / "pictures/taco/one.jpg")
+        >>> report = pack(folder / "pictures", folder / "one.tfrecord", ["taco", "sandwich"], {})
+        >>> [label_index(example, ["taco", "sandwich"]) for example in read(folder / "one.tfrecord")]
+        [0]
+    """
+    if not out.name.endswith((".tfrecord", ".tfrecord.gz")):
+        raise UsageError(f"{out} must end in .tfrecord or .tfrecord.gz: the pipeline reads no other names")
+    folders = _folders(images)
+    _check_mapping(mapping, folders, classes, images)
+    label_of = {folder: mapping.get(folder, folder) for folder in folders}
+    left_out = [folder for folder in folders if label_of[folder] not in classes]
+
+    packed: list[_File] = []
+    converted: list[str] = []
+    skipped: dict[str, list[str]] = defaultdict(list)
+    for folder in folders:
+        for path in _files(images / folder) if folder not in left_out else []:
+            name = path.relative_to(images).as_posix()
+            try:
+                encoded, changed = _load(path, max_pixels, max_bytes)
+            except ValueError as problem:
+                skipped[str(problem)].append(name)
+                continue
+            packed.append(_File(name, label_of[folder], hashlib.sha256(encoded).digest()))
+            if changed:
+                converted.append(name)
+    if not packed:
+        found = "; ".join(_listed(reason, names) for reason, names in skipped.items())
+        raise RetakeError(
+            f"{images} holds no picture to pack; needed are folders named {_names(classes)}, "
+            f"or --map FOLDER=CLASS; folders here: {_names(folders) or 'none'}"
+            + (f"; skipped: {found}" * bool(found))
+        )
+
+    groups: dict[bytes, list[_File]] = defaultdict(list)
+    for file in packed:
+        groups[file.digest].append(file)
+    identical = [group for group in groups.values() if len(group) > 1]
+    conflicts = [group for group in identical if len({file.label for file in group}) > 1]
+    marked = {group[0].digest for group in conflicts}
+
+    random.Random(_SHUFFLE_SEED).shuffle(packed)  # noqa: S311
+    _write(out, (_example(images, file, file.digest in marked, max_pixels, max_bytes) for file in packed))
+
+    counts = Counter(file.label for file in packed)
+    lines = [f"{out}: {len(packed):,} examples, {_size(out.stat().st_size)}", ""]
+    rows = [("class", "pictures", "folders")]
+    for name in classes:
+        sources = [folder for folder in folders if label_of[folder] == name]
+        rows.append(
+            (name, f"{counts[name]:,}", _names(sources) or f"none: no folder is named or mapped to {name!r}")
+        )
+    lines += [*_table(rows), ""]
+    if left_out:
+        lines.append(f"left out, neither a class nor mapped: {_names(left_out)}")
+    if converted:
+        lines.append(_listed("made into PNG, TensorFlow cannot decode them as they are", converted))
+    lines += [_listed(f"skipped, {reason}", names) for reason, names in sorted(skipped.items())]
+    lines += _explain_identical(identical, conflicts, len(groups))
+    if conflicts:
+        lines.append("(they are marked with the feature `conflict`; remove the wrong ones and pack again)")
+    return "\n".join(lines).rstrip()
+
+
+def read(file: Path) -> Iterator[Any]:
+    """Reads a TFRecord of examples, plain or gzip: its first bytes tell, not its name.
+
+    Args:
+      file: The path.
+
+    Yields:
+      `tf.train.Example`, one at a time.
+
+    Raises:
+      RetakeError: the file cannot be opened, is cut off or is no TFRecord; it says how many records are fine.
+
+    Example:
+        >>> for example in read(Path("data/sample/records/drawn.tfrecord")):  # doctest: +SKIP
+        ...     print(example.features.feature["label"].bytes_list.value[0])
+    """
+    try:
+        with file.open("rb") as stream:
+            compression = "GZIP" if stream.read(2) == b"\x1f\x8b" else ""
+    except OSError as error:
+        raise RetakeError(f"{file} cannot be read: {error.strerror}") from None
+    tf = _tensorflow()
+    records = iter(tf.data.TFRecordDataset(str(file), compression))
+    count = 0
+    while True:
+        try:
+            record = next(records).numpy()
+        except StopIteration:
+            return
+        except tf.errors.OpError:
+            what = f"is damaged or cut off after {count:,} records; pack it again or remove it"
+            raise RetakeError(f"{file} {what if count else 'is no TFRecord'}") from None
+        try:
+            example = tf.train.Example.FromString(record)
+        except Exception:  # protobuf's DecodeError has moved between its versions
+            raise RetakeError(f"{file} holds no tf.train.Example in record {count + 1:,}") from None
+        yield example
+        count += 1
+
+
+def label_index(example: Any, classes: list[str]) -> int:
+    """Reads an example's `label` in any of its forms.
+
+    Args:
+      example: A `tf.train.Example` whose `label` is a class name (bytes), one index (int64[1]) or one-hot
+        (int64[len(classes)]).
+      classes: The names, in the order of the index.
+
+    Returns:
+      The index in `classes`.
+
+    Raises:
+      ValueError: with one of the reasons above as its message: `MISSING_LABEL`, `LABEL_OUT_OF_RANGE`,
+        `UNKNOWN_CLASS` or `MALFORMED_LABEL`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> one_hot = tf.train.Feature(int64_list=tf.train.Int64List(value=[0, 1]))
+        >>> label_index(tf.train.Example(features=tf.train.Features(feature={"label": one_hot})), ["a", "b"])
+        1
+    """
+    label = _label(example)
+    if label is None:
+        raise ValueError(MISSING_LABEL)
+    if isinstance(label, str):
+        if label not in classes:
+            raise ValueError(UNKNOWN_CLASS)
+        return classes.index(label)
+    if len(label) == 1:
+        if not 0 <= label[0] < len(classes):
+            raise ValueError(LABEL_OUT_OF_RANGE)
+        return label[0]
+    if sorted(label) != [0] * (len(label) - 1) + [1]:
+        raise ValueError(MALFORMED_LABEL)
+    if len(label) != len(classes):
+        raise ValueError(LABEL_OUT_OF_RANGE)
+    return label.index(1)
+
+
+def inspect(file: Path) -> str:
+    """Looks into a TFRecord of pictures, whoever wrote it.
+
+    Args:
+      file: A TFRecord, plain or gzip, whose examples have the features `image` and `label`.
+
+    Returns:
+      Counts per label, formats, sizes, identical pictures and unreadable ones, for people.
+
+    Raises:
+      RetakeError: as `read`.
+
+    Example:
+        >>> print(inspect(Path("data/sample/records/drawn.tfrecord")))  # doctest: +SKIP
+    """
+    labels: Counter[str] = Counter()
+    formats: Counter[str] = Counter()
+    sizes: Counter[tuple[int, int]] = Counter()
+    groups: dict[bytes, list[_File]] = defaultdict(list)
+    refused: dict[str, list[str]] = defaultdict(list)
+    lengths: list[int] = []
+    for number, example in enumerate(read(file), start=1):
+        features = example.features.feature
+        encoded = b"".join(features["image"].bytes_list.value[:1])
+        name = _text(b"".join(features["filename"].bytes_list.value[:1])) or f"record {number:,}"
+        try:
+            label = _label(example)
+            text = MISSING_LABEL if label is None else str(label)
+        except ValueError as problem:
+            text = str(problem)
+        labels[text] += 1
+        lengths.append(len(encoded))
+        groups[hashlib.sha256(encoded).digest()].append(_File(name, text, b""))
+        reason = pictures.acceptable(encoded, MAX_PIXELS, MAX_BYTES)
+        if reason:
+            refused[reason].append(name)
+        try:
+            kind, width, height = pictures.probe(encoded)
+        except ValueError:
+            continue
+        formats[kind] += 1
+        sizes[width, height] += 1
+    if not lengths:
+        return f"{file}: no examples, {_size(file.stat().st_size)}"
+
+    lines = [f"{file}: {len(lengths):,} examples, {_size(file.stat().st_size)}", ""]
+    lines += _table(
+        [("label", "examples"), *((name, f"{count:,}") for name, count in sorted(labels.items()))]
+    )
+    lines += [
+        "",
+        "formats: " + (", ".join(f"{name} {count:,}" for name, count in formats.most_common()) or "none"),
+    ]
+    if sizes:
+        widths, heights = (sorted(size[axis] for size in sizes.elements()) for axis in (0, 1))
+        common = ", ".join(f"{w}×{h} ({count:,})" for (w, h), count in sizes.most_common(3))
+        lines.append(f"width × height: {_spread(widths)} × {_spread(heights)}; most frequent: {common}")
+    lines.append(f"bytes a picture: {_spread(sorted(lengths))}")
+    identical = [group for group in groups.values() if len(group) > 1]
+    conflicts = [group for group in identical if len({file.label for file in group}) > 1]
+    lines += _explain_identical(identical, conflicts, len(groups)) or ["identical pictures: none"]
+    lines += [_listed(f"refused, {reason}", names) for reason, names in sorted(refused.items())]
+    return "\n".join(lines)
+
+
+def _folders(images: Path) -> list[str]:
+    try:
+        return sorted(
+            path.name for path in images.iterdir() if path.is_dir() and not path.name.startswith(".")
+        )
+    except OSError as error:
+        raise RetakeError(f"pictures' folder {images} cannot be read: {error.strerror}") from None
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        next(folder.iterdir(), None)  # rglob is silent about a folder that it may not read
+        visible = (
+            path for path in folder.rglob("*") if "/." not in f"/{path.relative_to(folder).as_posix()}"
+        )
+        return sorted(path for path in visible if path.is_file())
+    except OSError as error:
+        raise RetakeError(f"pictures' folder {folder} cannot be read: {error.strerror}") from None
+
+
+def _check_mapping(mapping: dict[str, str], folders: list[str], classes: list[str], images: Path) -> None:
+    for folder, label in mapping.items():
+        if label not in classes:
+            raise UsageError(
+                f"{folder!r} is mapped to {label!r}, which is no class; classes are {_names(classes)}"
+            )
+        if folder not in folders:
+            raise UsageError(f"{folder!r} is mapped to {label!r}, but {images} has only {_names(folders)}")
+
+
+def _load(path: Path, max_pixels: int, max_bytes: int) -> tuple[bytes, bool]:
+    """A picture that the graph decodes, and whether it had to be converted; ValueError says why not."""
+    try:
+        if path.stat().st_size > max_bytes:
+            raise ValueError(pictures.TOO_MANY_BYTES)
+        encoded = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from None
+    reason = pictures.acceptable(encoded, max_pixels, max_bytes)
+    if reason == pictures.WRONG_FORMAT:
+        encoded = pictures.to_graph_format(encoded)
+        reason = pictures.TOO_MANY_BYTES if len(encoded) > max_bytes else None
+        if reason is None:
+            return encoded, True
+    if reason:
+        raise ValueError(reason)
+    return encoded, False
+
+
+def _example(images: Path, file: _File, conflict: bool, max_pixels: int, max_bytes: int) -> bytes:
+    """A serialized example: the picture is loaded again, for memory has no room for all of them at once."""
+    tf = _tensorflow()
+    try:
+        encoded, _ = _load(images / file.name, max_pixels, max_bytes)
+    except ValueError as problem:
+        raise RetakeError(
+            f"{images / file.name} changed while it was packed ({problem}); pack again"
+        ) from None
+    if hashlib.sha256(encoded).digest() != file.digest:
+        raise RetakeError(f"{images / file.name} changed while it was packed; pack again")
+    texts = {"image": encoded, "label": file.label.encode(), "filename": os.fsencode(file.name)}
+    feature = {
+        key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in texts.items()
+    }
+    if conflict:
+        feature["conflict"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)
+
+
+def _write(out: Path, records: Iterable[bytes]) -> None:
+    """Writes under a name that the pipeline does not read, and renames at the end."""
+    tf = _tensorflow()
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tf.io.TFRecordWriter(str(partial), "GZIP" if out.name.endswith(".gz") else "") as writer:
+            for record in records:
+                writer.write(record)
+        partial.replace(out)
+    except (OSError, tf.errors.OpError) as error:
+        why = error.strerror if isinstance(error, OSError) else error.message
+        raise RetakeError(f"{out} cannot be written: {why}") from None
+    finally:
+        if partial.exists():
+            partial.unlink()
+
+
+def _label(example: Any) -> str | list[int] | None:
+    """The label as it is written: a name, integers, or None."""
+    feature = example.features.feature
+    if "label" not in feature:
+        return None
+    kind = feature["label"].WhichOneof("kind")
+    values = list(getattr(feature["label"], kind).value) if kind else []
+    if not values:
+        return None
+    if kind == "int64_list":
+        return values
+    if kind == "bytes_list" and len(values) == 1:
+        return _text(values[0])
+    raise ValueError(MALFORMED_LABEL)
+
+
+def _explain_identical(
+    identical: list[list[_File]], conflicts: list[list[_File]], different: int
+) -> list[str]:
+    if not identical:
+        return []
+    total = sum(len(group) for group in identical)
+    lines = [
+        f"identical pictures: {total:,} in {len(identical):,} groups; {different:,} different pictures in all"
+    ]
+    if conflicts:
+        lines.append(f"identical pictures with different labels: {len(conflicts):,} groups")
+        lines += [
+            "  " + " = ".join(f"{file.name} [{file.label}]" for file in group) for group in conflicts[:_NAMED]
+        ]
+        lines += [f"  and {len(conflicts) - _NAMED:,} more"] * (len(conflicts) > _NAMED)
+    return lines
+
+
+def _listed(what: str, names: list[str]) -> str:
+    return f"{what}: {len(names):,} ({', '.join(names[:_NAMED])}{', …' * (len(names) > _NAMED)})"
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Aligned lines; the second column holds numbers."""
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return ["  ".join((row[0].ljust(first), row[1].rjust(second), *row[2:])) for row in rows]
+
+
+def _spread(ordered: list[int]) -> str:
+    median = round(statistics.median(ordered))
+    return (
+        f"{ordered[0]:,}"
+        if ordered[0] == ordered[-1]
+        else f"{ordered[0]:,}–{ordered[-1]:,} (median {median:,})"
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count:,} bytes"
+
+
+def _text(name: bytes) -> str:
+    return name.decode(errors="backslashreplace")
+
+
+@functools.cache
+def _tensorflow() -> Any:
+    """Imported late (it takes seconds) and quietly."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow as tf
+    return tf
