@@ -27,7 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="retake", description="Records for a Retake pipeline, and its models' answers.")
+    parser = argparse.ArgumentParser(
+        prog="retake", description="Records for a Retake pipeline, and its models' answers."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     sample = commands.add_parser("sample", help="draw the embedded pictures and pack them")
@@ -37,23 +39,39 @@ def _parser() -> argparse.ArgumentParser:
     records = commands.add_parser("records", help="pack pictures into TFRecords, look into TFRecords")
     records = records.add_subparsers(required=True, metavar="COMMAND")
     pack = records.add_parser("pack", help="class folders of pictures → one shuffled TFRecord")
-    pack.add_argument("images", type=Path, metavar="IMAGES_DIR", help="folder with one folder of pictures per class")
+    pack.add_argument(
+        "images", type=Path, metavar="IMAGES_DIR", help="folder with one folder of pictures per class"
+    )
     pack.add_argument("out", type=Path, metavar="OUT.tfrecord", help="ends in .tfrecord or .tfrecord.gz")
     pack.add_argument("--config", required=True, metavar="NAME", help="configuration that names the classes")
     pack.add_argument(
-        "--map", action="append", default=[], metavar="FOLDER=CLASS", help='pack a folder as a class: "hard taco=taco"'
+        "--map",
+        action="append",
+        default=[],
+        metavar="FOLDER=CLASS",
+        help='pack a folder as a class: "hard taco=taco"',
     )
     pack.set_defaults(run=_pack)
-    inspect = records.add_parser("inspect", help="counts, classes, sizes, duplicates and unreadable examples of a file")
+    inspect = records.add_parser(
+        "inspect", help="counts, classes, sizes, duplicates and unreadable examples of a file"
+    )
     inspect.add_argument("file", type=Path, metavar="FILE")
     inspect.set_defaults(run=_inspect)
 
-    results = commands.add_parser("results", help="mean predicted distribution of pushed models over a folder of pictures")
+    results = commands.add_parser(
+        "results", help="mean predicted distribution of pushed models over a folder of pictures"
+    )
     results.add_argument("--images", type=Path, required=True, metavar="DIR")
     results.add_argument(
         "--model", action="append", required=True, metavar="NAME=DIR", help="may be given more than once"
     )
-    results.add_argument("--output", type=Path, default=Path("results"), metavar="PREFIX", help="writes PREFIX.png and PREFIX.json")
+    results.add_argument(
+        "--output",
+        type=Path,
+        default=Path("results"),
+        metavar="PREFIX",
+        help="writes PREFIX.png and PREFIX.json",
+    )
     results.set_defaults(run=_results)
 
     predict = commands.add_parser("predict", help="a pushed model's answer to single pictures")

@@ -1,0 +1,155 @@
+"""Backbones: networks of keras.applications by name, with their preprocessing inside and their weights checked."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import keras
+import numpy as np
+
+from retake.errors import RetakeError
+
+WeightsOrigin = Literal["imagenet", "file", "random"]
+
+
+class Backbone(NamedTuple):
+    """A network from float32[batch, size, size, 3] pixels, 0 to 255, to float32[batch, features]."""
+
+    network: keras.Model
+    weights: WeightsOrigin
+
+
+def build(name: str, weights: str, size: int, calibration: Callable[[], np.ndarray]) -> Backbone:
+    """Makes a backbone.
+
+    Args:
+      name: a `model.backbone` of the configuration.
+      weights: `imagenet`, `none` or a file's path.
+      size: side of the pictures in pixels.
+      calibration: gives float32[n, size, size, 3] training pixels; called only when the weights are random.
+
+    Raises:
+      RetakeError: the weights cannot be had, or are another network's.
+    """
+    if name == "LeNet5":
+        if weights != "none":
+            raise RetakeError("LeNet5 trains from scratch and takes no weights; set model.weights to none")
+        return Backbone(_with_pixels(_lenet5(size), keras.layers.Rescaling(1 / 255), size), "random")
+    application, preprocessing, widths = _applications()[name]
+    arguments = {"include_top": False, "pooling": "avg", "input_shape": (size, size, 3)}
+    origin: WeightsOrigin = "random"
+    if weights == "imagenet":
+        network, origin = _downloaded(application, name, arguments), "imagenet"
+    elif weights == "none":
+        network = application(weights=None, **arguments)
+    else:
+        network, origin = _from_file(application, name, Path(weights), arguments, widths), "file"
+    if origin == "random":
+        _calibrate(network, preprocessing, calibration())
+    return Backbone(_with_pixels(network, preprocessing, size), origin)
+
+
+def _applications() -> dict[
+    str, tuple[Callable[..., keras.Model], keras.layers.Layer | None, tuple[float, ...]]
+]:
+    """Builder, preprocessing that the network does not do itself, and the widths that its weights come in."""
+    a = keras.applications
+    return {
+        "EfficientNetB0": (a.EfficientNetB0, None, ()),
+        "EfficientNetV2B0": (a.EfficientNetV2B0, None, ()),
+        "MobileNetV2": (
+            a.MobileNetV2,
+            keras.layers.Rescaling(1 / 127.5, offset=-1),
+            (1.0, 0.35, 0.5, 0.75, 1.3, 1.4),
+        ),
+        "ResNet50": (a.ResNet50, keras.layers.Lambda(a.resnet50.preprocess_input), ()),
+    }
+
+
+def _with_pixels(network: keras.Model, preprocessing: keras.layers.Layer | None, size: int) -> keras.Model:
+    pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
+    x = keras.layers.Lambda(lambda p: keras.ops.cast(p, "float32"), name="as_float")(pixels)
+    return keras.Model(
+        pixels, network(preprocessing(x) if preprocessing else x, training=False), name="backbone"
+    )
+
+
+def _lenet5(size: int) -> keras.Model:
+    """LeNet-5 (LeCun et al., 1998, Gradient-based learning applied to document recognition) with ReLU and RGB input."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((size, size, 3)),
+            layers.Conv2D(6, 5, activation="relu"),
+            layers.AveragePooling2D(),
+            layers.Conv2D(16, 5, activation="relu"),
+            layers.AveragePooling2D(),
+            layers.Flatten(),
+            layers.Dense(120, activation="relu"),
+            layers.Dense(84, activation="relu"),
+        ],
+        name="lenet5",
+    )
+
+
+def _downloaded(application: Callable[..., keras.Model], name: str, arguments: dict[str, Any]) -> keras.Model:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(20)  # A network that swallows packets must not hold up the run.
+    try:
+        return application(weights="imagenet", **arguments)
+    except Exception as error:
+        raise RetakeError(
+            f"the ImageNet weights of {name} cannot be downloaded ({_first_line(error)}); "
+            "give a weights file with --weights PATH, or go without with --weights none"
+        ) from None
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _from_file(
+    application: Callable[..., keras.Model],
+    name: str,
+    path: Path,
+    arguments: dict[str, Any],
+    widths: tuple[float, ...],
+) -> keras.Model:
+    if not path.is_file():
+        raise RetakeError(f"weights file {path} does not exist; see model.weights")
+    problem: Exception = ValueError()
+    for options in [{"alpha": width} for width in widths] or [{}]:
+        network = application(weights=None, **arguments, **options)
+        try:
+            network.load_weights(path)
+            return network
+        except Exception as error:
+            problem = error
+    raise RetakeError(
+        f"weights file {path} does not fit {name} without its top ({_first_line(problem)}); "
+        "set model.backbone to the network that it was saved from"
+    ) from None
+
+
+def _calibrate(network: keras.Model, preprocessing: keras.layers.Layer | None, pixels: np.ndarray) -> None:
+    """Sets batch-norm statistics to those of a batch of training pictures.
+
+    With the initial statistics (mean 0, variance 1) a random network's features all but vanish with depth.
+    """
+    for layer in _layers(network):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+        elif isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    network(preprocessing(pixels) if preprocessing else pixels, training=True)
+
+
+def _layers(network: keras.Model) -> Iterator[keras.layers.Layer]:
+    for layer in network.layers:
+        yield from _layers(layer) if isinstance(layer, keras.Model) else (layer,)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

@@ -1,0 +1,171 @@
+"""Evaluator: TFMA on the eval split, and the gate: good enough, and not worse than the model in service."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from tfx import types
+from tfx.components import Evaluator
+from tfx.components.evaluator import executor
+from tfx.dsl.components.base import executor_spec
+from tfx.types import artifact_utils
+from tfx.utils import path_utils
+
+from components.trainer import MODEL_CARD
+from retake.config import EvaluatorSection
+
+REASON_PROPERTY = "reason"
+"""Custom property of the ModelBlessing artifact: why it is blessed or not, in words."""
+
+METRICS_PROPERTY = "metrics"
+BASELINE_METRICS_PROPERTY = "baseline_metrics"
+"""Custom properties of the ModelEvaluation artifact: JSON {"accuracy": …, "precision": {class: …}, …}."""
+
+_ACCURACY = "sparse_categorical_accuracy"
+_log = logging.getLogger("retake")
+
+
+def eval_config(config: EvaluatorSection, classes: list[str]) -> tfma.EvalConfig:
+    """What TFMA measures and what the gate asks for; the change threshold counts only where there is a baseline."""
+    threshold = tfma.MetricThreshold(
+        value_threshold=tfma.GenericValueThreshold(lower_bound={"value": config.min_accuracy}),
+        change_threshold=tfma.GenericChangeThreshold(
+            absolute={"value": -config.max_regression - 1e-9}, direction=tfma.MetricDirection.HIGHER_IS_BETTER
+        ),
+    )
+    per_class = tfma.BinarizationOptions(class_ids={"values": range(len(classes))})
+    return tfma.EvalConfig(
+        model_specs=[
+            tfma.ModelSpec(
+                signature_name="serving_default", label_key="label", prediction_key="probabilities"
+            ),
+        ],
+        slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=["label"])],
+        metrics_specs=[
+            tfma.MetricsSpec(
+                metrics=[
+                    tfma.MetricConfig(class_name="ExampleCount"),
+                    tfma.MetricConfig(
+                        class_name="SparseCategoricalAccuracy", threshold=threshold
+                    ),
+                    tfma.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
+                ]
+            ),
+            tfma.MetricsSpec(
+                metrics=[tfma.MetricConfig(class_name="Precision"), tfma.MetricConfig(class_name="Recall")],
+                binarize=per_class,
+            ),
+        ],
+    )
+
+
+class Executor(executor.Executor):
+    """TFMA's evaluation, with a baseline that cannot be compared set aside, and with the outcome in words."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        candidate = artifact_utils.get_single_instance(input_dict["model"])
+        baselines = input_dict.get("baseline_model") or []
+        obstacle = _obstacle(baselines, candidate)
+        if obstacle:
+            _log.info("%s", obstacle)
+            input_dict = {**input_dict, "baseline_model": []}
+        super().Do(input_dict, output_dict, exec_properties)
+
+        evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
+        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+        if (
+            baselines
+        ):  # Also where it was set aside: the resolver reads here what the candidate was judged against.
+            blessing.set_int_custom_property("baseline_model_id", baselines[0].id)
+        classes = _card(candidate)["classes"]
+        metrics = readable_metrics(evaluation.uri, "", classes)
+        baseline = None if obstacle else readable_metrics(evaluation.uri, "baseline", classes)
+        evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(metrics))
+        evaluation.set_string_custom_property(BASELINE_METRICS_PROPERTY, json.dumps(baseline))
+        blessed = blessing.get_int_custom_property("blessed") == 1
+        gate = _gate(exec_properties)
+        reason = _reason(blessed, gate, metrics["accuracy"], baseline and baseline["accuracy"], obstacle)
+        blessing.set_string_custom_property(REASON_PROPERTY, reason)
+
+
+class GatedEvaluator(Evaluator):
+    """TFX's Evaluator with this executor."""
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+
+def _obstacle(baselines: list[types.Artifact], candidate: types.Artifact) -> str | None:
+    """Why the candidate is judged by itself, or None when there is a baseline to compare it with."""
+    if not baselines:
+        return "no blessed model yet"
+    there, here = _card(baselines[0]), _card(candidate)
+    if there is None:
+        return (
+            f"the blessed model {baselines[0].uri} is gone or was not made by this pipeline, so not compared"
+        )
+    if there["classes"] != here["classes"]:
+        return f"the blessed model knows other classes ({', '.join(there['classes'])}), so not compared"
+    return None
+
+
+def _card(model: types.Artifact) -> Any:
+    path = f"{path_utils.serving_model_path(model.uri)}/{MODEL_CARD}"
+    if not tf.io.gfile.exists(path):
+        return None
+    with tf.io.gfile.GFile(path) as file:
+        return json.load(file)
+
+
+def readable_metrics(evaluation: str, model_name: str, classes: list[str]) -> dict[str, Any]:
+    """{"accuracy": …, "precision": {class: …}, "recall": …, "class_accuracy": …} of TFMA's output folder.
+
+    Precision of a class that was never predicted is None.
+    """
+    result = tfma.load_eval_result(evaluation, model_name=model_name)
+    overall = result.get_metrics_for_slice() or {}
+    metrics: dict[str, Any] = {"accuracy": overall[_ACCURACY]["doubleValue"]}
+    for name in ("precision", "recall"):
+        by_class = {c: result.get_metrics_for_slice(class_id=i) or {} for i, c in enumerate(classes)}
+        metrics[name] = {
+            c: _number(values.get(name, {}).get("doubleValue")) for c, values in by_class.items()
+        }
+    return metrics
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or math.isnan(float(value)) else float(value)
+
+
+def _gate(exec_properties: dict[str, Any]) -> tuple[float, float]:
+    config = json.loads(exec_properties["eval_config"])
+    [threshold] = [
+        m["threshold"] for spec in config["metrics_specs"] for m in spec["metrics"] if "threshold" in m
+    ]
+    lower_bound = threshold["value_threshold"].get("lower_bound", 0)
+    return lower_bound, -threshold["change_threshold"]["absolute"]
+
+
+def _reason(
+    blessed: bool, gate: tuple[float, float], accuracy: float, baseline: float | None, obstacle: str | None
+) -> str:
+    min_accuracy, max_regression = gate
+    measured = f"accuracy {accuracy:.3f}"
+    if accuracy < min_accuracy:
+        return f"{measured} is below evaluator.min_accuracy {min_accuracy:g}"
+    if baseline is None:
+        return f"{measured} reaches {min_accuracy:g}; {obstacle}"
+    if not blessed:
+        return (
+            f"{measured} is worse than the blessed model's {baseline:.3f} by more than {max_regression:.3g}"
+        )
+    return f"{measured} reaches {min_accuracy:g} and stands up to the blessed model's {baseline:.3f}"

@@ -1,0 +1,264 @@
+"""ExampleGen: every TFRecord below the data location becomes checked, uniform examples in a train and an eval split.
+
+In: feature `image` = encoded bytes, `label` = one-hot int64, integer index or class name.
+Out: `image` = the same bytes, `label` = int64[1] index into `data.classes`, `source` = record file below the location.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+import tensorflow as tf
+from google.protobuf import json_format, struct_pb2
+from tfx import types
+from tfx.components.example_gen import base_example_gen_executor, driver, utils
+from tfx.components.example_gen.component import FileBasedExampleGen
+from tfx.dsl.components.base import executor_spec
+from tfx.proto import example_gen_pb2
+from tfx.proto.orchestration import driver_output_pb2
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import proto_utils
+
+from components import node_errors
+from retake import images, records
+from retake.config import DataSection
+from retake.errors import RetakeError
+
+COUNTS_PROPERTY = "counts"
+"""Custom property of the Examples artifact: JSON {"examples": {split: {class: n}}, "dropped": {reason: n}}."""
+
+UNDECODABLE = "undecodable picture"
+
+_log = logging.getLogger("retake")
+
+
+class RecordsDriver(driver.Driver):
+    """Tells whether the records have changed: by path, size and time of writing, at any depth."""
+
+    def resolve_exec_properties(
+        self, exec_properties: dict[str, Any], pipeline_info: Any, component_info: Any
+    ) -> dict[str, Any]:
+        location = exec_properties[standard_component_specs.INPUT_BASE_KEY]
+        digest = hashlib.sha256()
+        for path in record_files(location):
+            stat = tf.io.gfile.stat(path)
+            digest.update(f"{path}\0{stat.length}\0{stat.mtime_nsec}\n".encode())
+        exec_properties[utils.FINGERPRINT_PROPERTY_NAME] = digest.hexdigest()
+        exec_properties[utils.SPAN_PROPERTY_NAME] = 0
+        exec_properties[utils.VERSION_PROPERTY_NAME] = None
+        return exec_properties
+
+    def run(self, execution_info: Any) -> driver_output_pb2.DriverOutput:
+        with node_errors.reported():
+            return super().run(execution_info)
+
+
+class Executor(base_example_gen_executor.BaseExampleGenExecutor):
+    """Reads, checks, labels and splits; the Beam part is a FlatMap, so memory does not grow with the files."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        examples = artifact_utils.get_single_instance(output_dict[standard_component_specs.EXAMPLES_KEY])
+        exec_properties["_counts"] = f"{examples.uri}/counts"
+        with node_errors.reported():
+            super().Do(input_dict, output_dict, exec_properties)
+            settings = _settings(exec_properties)
+            counts = _read_counts(exec_properties["_counts"], settings)
+            examples.set_string_custom_property(COUNTS_PROPERTY, json.dumps(counts))
+            _check(counts, settings, exec_properties[standard_component_specs.INPUT_BASE_KEY])
+
+    def GenerateExamplesByBeam(
+        self, pipeline: beam.Pipeline, exec_properties: dict[str, Any]
+    ) -> dict[str, beam.pvalue.PCollection]:
+        splits = super().GenerateExamplesByBeam(pipeline, exec_properties)
+        tallies = [
+            examples
+            | f"Tally {split}"
+            >> beam.Map(lambda e, s=split: (s, e.features.feature["label"].int64_list.value[0]))
+            for split, examples in splits.items()
+        ]
+        _ = (
+            (*tallies, self._dropped)
+            | beam.Flatten()
+            | beam.combiners.Count.PerElement()
+            | beam.Map(json.dumps)
+            | beam.io.WriteToText(exec_properties["_counts"], num_shards=1, shard_name_template="")
+        )
+        return splits
+
+    def GetInputSourceToExamplePTransform(self) -> Any:
+        return self._read
+
+    def _read(self, exec_properties: dict[str, Any], _pattern: str) -> beam.PTransform:
+        location = exec_properties[standard_component_specs.INPUT_BASE_KEY]
+        executor = self
+
+        class Read(beam.PTransform):
+            def expand(self, pipeline: beam.Pipeline) -> beam.pvalue.PCollection:
+                read = (
+                    pipeline
+                    | beam.Create(record_files(location))
+                    | beam.FlatMap(examples_of, location, _settings(exec_properties)).with_outputs(
+                        "dropped", main="examples"
+                    )
+                )
+                executor._dropped = read.dropped
+                return read.examples
+
+        return Read()
+
+
+class RecordsExampleGen(FileBasedExampleGen):
+    """Reads every TFRecord below `location`.
+
+    Args:
+      location: folder or gs:// prefix, or a runtime parameter for it.
+      data: classes, split and limits.
+    """
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+    DRIVER_CLASS = RecordsDriver
+
+    def __init__(self, location: Any, data: DataSection):
+        # The location is the runtime parameter; a copy of it here would defeat the cache key's purpose.
+        settings = data.model_dump(include={"classes", "max_pixels", "max_bytes", "max_dropped"})
+        custom_config = example_gen_pb2.CustomConfig()
+        custom_config.custom_config.Pack(json_format.ParseDict(settings, struct_pb2.Struct()))
+        buckets = [
+            example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=data.split[name])
+            for name in ("train", "eval")
+        ]
+        super().__init__(
+            input_base=location,
+            input_config=example_gen_pb2.Input(
+                splits=[example_gen_pb2.Input.Split(name="records", pattern="**/*.tfrecord*")]
+            ),
+            # By the picture's own bytes: identical pictures share a split and keep it when files are added.
+            output_config=example_gen_pb2.Output(
+                split_config=example_gen_pb2.SplitConfig(splits=buckets, partition_feature_name="image")
+            ),
+            custom_config=custom_config,
+        )
+
+
+def record_files(location: str) -> list[str]:
+    """Paths of all .tfrecord and .tfrecord.gz files below a folder or gs:// prefix, sorted.
+
+    Raises:
+      RetakeError: no such folder, or no record file in it.
+    """
+    if not tf.io.gfile.isdir(location):
+        raise RetakeError(f"data location {location} is not a folder; give one with --data or data.location")
+    files = sorted(
+        f"{folder.rstrip('/')}/{name}"
+        for folder, _, names in tf.io.gfile.walk(location)
+        for name in names
+        if name.endswith((".tfrecord", ".tfrecord.gz")) and not name.startswith((".", "_"))
+    )
+    if not files:
+        raise RetakeError(
+            f"data location {location} holds no .tfrecord or .tfrecord.gz file; "
+            "make one of class folders with: retake records pack IMAGES_DIR OUT.tfrecord --config NAME"
+        )
+    return files
+
+
+def examples_of(path: str, location: str, settings: dict[str, Any]) -> Iterator[Any]:
+    """Yields the usable tf.train.Examples of a record file; the others' reasons as output `dropped`."""
+    source = path.removeprefix(location).lstrip("/")
+    for example in records.read(path):
+        try:
+            yield uniform(example, source, settings)
+        except ValueError as reason:
+            yield beam.pvalue.TaggedOutput("dropped", ("dropped", str(reason)))
+
+
+def uniform(example: tf.train.Example, source: str, settings: dict[str, Any]) -> tf.train.Example:
+    """The example in this pipeline's own form.
+
+    Raises:
+      ValueError: it cannot train; the message is one of a few reasons.
+    """
+    label = records.label_index(example, settings["classes"])
+    values = example.features.feature["image"].bytes_list.value
+    if len(values) != 1:
+        raise ValueError("missing image")
+    encoded = values[0]
+    if reason := images.acceptable(encoded, int(settings["max_pixels"]), int(settings["max_bytes"])):
+        raise ValueError(reason)
+    try:
+        # The decoder of the serving graph is the judge: what it refuses would stop the training.
+        tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    except tf.errors.OpError:
+        raise ValueError(UNDECODABLE) from None
+    return tf.train.Example(
+        features=tf.train.Features(
+            feature={
+                "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded])),
+                "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+                "source": tf.train.Feature(bytes_list=tf.train.BytesList(value=[source.encode()])),
+            }
+        )
+    )
+
+
+def _settings(exec_properties: dict[str, Any]) -> dict[str, Any]:
+    config = example_gen_pb2.CustomConfig()
+    proto_utils.json_to_proto(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY], config)
+    settings = struct_pb2.Struct()
+    config.custom_config.Unpack(settings)
+    return json_format.MessageToDict(settings)
+
+
+def _read_counts(path: str, settings: dict[str, Any]) -> dict[str, Any]:
+    examples = {split: dict.fromkeys(settings["classes"], 0) for split in ("train", "eval")}
+    dropped: Counter[str] = Counter()
+    with tf.io.gfile.GFile(path) as lines:
+        for line in lines:
+            (group, what), number = json.loads(line)
+            if group == "dropped":
+                dropped[what] = number
+            else:
+                examples[group][settings["classes"][what]] = number
+    return {"examples": examples, "dropped": dict(sorted(dropped.items()))}
+
+
+def _check(counts: dict[str, Any], settings: dict[str, Any], location: str) -> None:
+    dropped = sum(counts["dropped"].values())
+    total = dropped + sum(sum(classes.values()) for classes in counts["examples"].values())
+    reasons = ", ".join(f"{number} {reason}" for reason, number in counts["dropped"].items())
+    if not total:
+        raise RetakeError(
+            f"the record files below {location} hold no examples; look with: retake records inspect FILE"
+        )
+    if dropped > settings["max_dropped"] * total:
+        raise RetakeError(
+            f"{dropped} of {total} examples below {location} cannot train ({reasons}): more than "
+            f"data.max_dropped = {settings['max_dropped']:g} allows; look with: retake records inspect FILE"
+        )
+    if dropped:
+        _log.info("dropped %d of %d examples: %s", dropped, total, reasons)
+    for name in settings["classes"]:
+        numbers = {split: classes[name] for split, classes in counts["examples"].items()}
+        if not sum(numbers.values()):
+            there = [c for c in settings["classes"] if any(s[c] for s in counts["examples"].values())]
+            raise RetakeError(
+                f"data.classes names {name!r}, but the records below {location} hold no picture of it; "
+                f"classes that they hold: {', '.join(there)}"
+            )
+        for split, number in numbers.items():
+            if not number:
+                raise RetakeError(
+                    f"class {name!r} has {sum(numbers.values())} pictures below {location}, none of them in the "
+                    f"{split} split: add pictures of it, or give {split} more of data.split"
+                )

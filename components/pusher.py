@@ -1,0 +1,107 @@
+"""Pusher: a blessed model becomes the next numbered version of the models' folder, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tfx import types
+from tfx.components import Pusher
+from tfx.components.pusher import executor
+from tfx.dsl.components.base import executor_spec
+from tfx.proto import pusher_pb2
+from tfx.types import artifact_utils
+from tfx.utils import io_utils, proto_utils
+
+from retake.errors import RetakeError
+
+ORIGIN = "assets.extra/pushed_from.json"
+"""In a pushed version: {"blessing": id}, so that a push that was cut short before it was recorded is not repeated."""
+
+LEFT_BEHIND_SECONDS = 3600
+
+
+class Executor(executor.Executor):
+    """TFX's Pusher copies into the version's folder; this one copies beside it and renames."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        if not self.CheckBlessing(input_dict):
+            self._MarkNotPushed(pushed)
+            return
+        destination = pusher_pb2.PushDestination()
+        proto_utils.json_to_proto(exec_properties["push_destination"], destination)
+        base = destination.filesystem.base_directory
+        blessing = artifact_utils.get_single_instance(input_dict["model_blessing"])
+        push = _push_remote if "://" in base else _push_local
+        try:
+            version = push(self.GetModelPath(input_dict), base, json.dumps({"blessing": blessing.uri}))
+        except (OSError, tf.errors.OpError) as error:
+            raise RetakeError(
+                f"the model cannot be pushed to {base} ({error}); see pusher.destination"
+            ) from error
+        self._MarkPushed(pushed, pushed_destination=f"{base}/{version}", pushed_version=str(version))
+
+
+class WholePusher(Pusher):
+    """TFX's Pusher with this executor."""
+
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+
+def _push_local(model: str, base: str, origin: str) -> int:
+    folder = Path(base)
+    folder.mkdir(parents=True, exist_ok=True)
+    latest = max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=0)
+    if latest and _content(folder / str(latest) / ORIGIN) == origin:
+        return latest
+    for left_behind in folder.glob(".incoming-*"):
+        if time.time() - left_behind.stat().st_mtime > LEFT_BEHIND_SECONDS:
+            shutil.rmtree(left_behind, ignore_errors=True)
+    # TensorFlow Serving looks at folders with numbers for names only. A rename is one step, and fails where another
+    # push has taken the number.
+    incoming = folder / f".incoming-{uuid.uuid4().hex}"
+    shutil.copytree(model, incoming)
+    (incoming / ORIGIN).parent.mkdir(exist_ok=True)
+    (incoming / ORIGIN).write_text(origin)
+    version = max(int(time.time()), latest + 1)
+    while True:
+        try:
+            incoming.rename(folder / str(version))
+            return version
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            version += 1
+
+
+def _content(path: Path) -> str | None:
+    return path.read_text() if path.is_file() else None
+
+
+def _push_remote(model: str, base: str, origin: str) -> int:
+    """Object stores have no rename: `saved_model.pb`, without which nothing loads the version, is copied last."""
+    latest = 0
+    if tf.io.gfile.isdir(base):
+        names = [name.rstrip("/") for name in tf.io.gfile.listdir(base)]
+        latest = max((int(name) for name in names if name.isdigit()), default=0)
+    if latest and tf.io.gfile.exists(f"{base}/{latest}/{ORIGIN}"):
+        with tf.io.gfile.GFile(f"{base}/{latest}/{ORIGIN}") as file:
+            if file.read() == origin:
+                return latest
+    version = max(int(time.time()), latest + 1)
+    io_utils.copy_dir(model, f"{base}/{version}", deny_regex_patterns=[r"saved_model\.pb"])
+    io_utils.write_string_file(f"{base}/{version}/{ORIGIN}", origin)
+    io_utils.copy_file(f"{model}/saved_model.pb", f"{base}/{version}/saved_model.pb")
+    return version

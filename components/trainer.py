@@ -1,0 +1,342 @@
+"""Trainer: a softmax head on a backbone's features, and optionally more of the backbone, exported to be served.
+
+Schedule: the backbone is frozen, so each picture goes through it once and the head trains on the features, to
+convergence in seconds. A part of the train split says when to stop; then the head is trained again on the whole split
+for as many epochs. Fine-tuning follows at a lower rate where the configuration asks for it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import logging
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from components import backbones
+from retake.config import ModelSection, TrainerSection
+
+MODEL_CARD = "assets.extra/retake.json"
+"""In the SavedModel's folder: {"classes": […], "backbone": …, "weights": …, "image_size": …, "pictures": n}."""
+
+VALIDATION_PERCENT = 15
+HEAD_BATCH = 128
+SERVING_CHUNK = 32
+PIXEL_CACHE_BYTES = 256 * 2**20
+
+_log = logging.getLogger("retake")
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """TFX's entry; `custom_config` holds `model`, `trainer` and `classes` of the configuration."""
+    model_config = ModelSection.model_validate(fn_args.custom_config["model"])
+    config = TrainerSection.model_validate(fn_args.custom_config["trainer"])
+    classes: list[str] = fn_args.custom_config["classes"]
+    keras.utils.set_random_seed(config.seed)
+
+    to_pixels = tft.TFTransformOutput(fn_args.transform_output).transform_features_layer()
+    train = Split(fn_args.train_files, to_pixels, config)
+    weights = train.weights(config, len(classes))
+    with _strategy().scope():
+        backbone = backbones.build(
+            model_config.backbone, model_config.weights, model_config.image_size, lambda: train.sample(128)
+        )
+        if (
+            model_config.backbone == "LeNet5"
+        ):  # Nothing to freeze: the whole network trains at the head's rate.
+            head = _head(backbone.network.output_shape[-1:], len(classes), config)
+            layers: int | str = "all"
+            schedule = Schedule(config.epochs, config.learning_rate, config.patience)
+        else:
+            head = _train_head(backbone.network, train, weights, len(classes), config, fn_args.model_run_dir)
+            layers = config.fine_tune_layers
+            schedule = Schedule(config.fine_tune_epochs, config.fine_tune_learning_rate, 2)
+        model = keras.Sequential([backbone.network, head], name="classifier")
+        if layers:
+            _unfreeze(backbone.network, layers)
+            _fine_tune(model, train, weights, config, schedule, fn_args.model_run_dir)
+
+    _export(model, to_pixels, classes, fn_args.serving_model_dir)
+    card = {
+        "classes": classes,
+        "backbone": model_config.backbone,
+        "weights": backbone.weights,
+        "image_size": model_config.image_size,
+        "pictures": len(train.labels),
+    }
+    path = f"{fn_args.serving_model_dir}/{MODEL_CARD}"
+    tf.io.gfile.makedirs(path.rpartition("/")[0])
+    with tf.io.gfile.GFile(path, "w") as file:
+        json.dump(card, file, indent=2)
+
+
+class Schedule(NamedTuple):
+    epochs: int
+    learning_rate: float
+    patience: int
+
+
+class Split:
+    """The examples of a split in a fixed order: their pixels as a stream, everything else as arrays."""
+
+    def __init__(self, files: list[str], to_pixels: Any, config: TrainerSection):
+        self._files = sorted(path for pattern in files for path in tf.io.gfile.glob(pattern))
+        self._to_pixels = to_pixels
+        self.batch_size = config.batch_size
+        self._seed = config.seed
+        columns = [
+            (
+                batch["label"],
+                batch["source"],
+                tf.strings.to_hash_bucket_strong(batch["image"], 100, (config.seed, 1)),
+            )
+            for batch in self._examples().batch(256).map(_parse)
+        ]
+        labels, sources, buckets = (np.concatenate(column) for column in zip(*columns, strict=True))
+        self.labels: np.ndarray = labels
+        self.sources = [source.decode() for source in sources]
+        self.held_out: np.ndarray = buckets < VALIDATION_PERCENT
+        """bool[n]: tells when to stop; by the picture's bytes, so that identical pictures are on the same side."""
+        if not self.held_out.any() or self.held_out.all():
+            self.held_out = np.arange(len(labels)) % 7 == 0
+
+    def _examples(self) -> tf.data.Dataset:
+        return tf.data.TFRecordDataset(self._files, compression_type="GZIP")
+
+    def pixels(self) -> tf.data.Dataset:
+        """float32[batch, size, size, 3], 0 to 255, in order."""
+        return (
+            self._examples()
+            .batch(self.batch_size)
+            .map(
+                lambda records: self._to_pixels({"image": _parse(records)["image"][:, None]})["pixels"],
+                num_parallel_calls=2,
+            )
+            .prefetch(2)
+        )
+
+    def examples(self, weights: np.ndarray, side: np.ndarray) -> tf.data.Dataset:
+        """(pixels, label, weight) of the examples where `side` is true, shuffled anew in each epoch."""
+        rows = self.pixels().unbatch().map(lambda pixels: tf.cast(pixels, tf.uint8))
+        columns = tf.data.Dataset.from_tensor_slices((self.labels, weights, side))
+        chosen = (
+            tf.data.Dataset.zip(rows, columns).filter(lambda _, c: c[2]).map(lambda x, c: (x, c[0], c[1]))
+        )
+        size = int(np.prod(rows.element_spec.shape))
+        if size * side.sum() <= PIXEL_CACHE_BYTES:
+            chosen = chosen.cache()
+        return (
+            chosen.shuffle(1000 if size < 2**16 else 250, seed=self._seed).batch(self.batch_size).prefetch(1)
+        )
+
+    def sample(self, number: int) -> np.ndarray:
+        """The first pictures' pixels, float32[≤ number, size, size, 3]."""
+        return np.concatenate(list(self.pixels().take(-(-number // self.batch_size)).as_numpy_iterator()))[
+            :number
+        ]
+
+    def weights(self, config: TrainerSection, classes: int) -> np.ndarray:
+        """float32[n] with mean 1: the record file's weight times the class's."""
+        of_source = {source: _record_weight(source, config.record_weights) for source in set(self.sources)}
+        weights = np.array([of_source[source] for source in self.sources])
+        if config.class_weights:
+            mass = np.bincount(self.labels, weights, minlength=classes)
+            weights = weights / np.where(mass > 0, mass, 1)[self.labels]
+        return (weights / weights.mean()).astype("float32")
+
+
+def _record_weight(source: str, patterns: dict[str, float]) -> float:
+    return next((weight for pattern, weight in patterns.items() if fnmatch.fnmatchcase(source, pattern)), 1.0)
+
+
+def _parse(records: tf.Tensor) -> dict[str, tf.Tensor]:
+    features = {
+        "image": tf.io.FixedLenFeature([], tf.string),
+        "label": tf.io.FixedLenFeature([], tf.int64),
+        "source": tf.io.FixedLenFeature([], tf.string),
+    }
+    return tf.io.parse_example(records, features)
+
+
+def _strategy() -> tf.distribute.Strategy:
+    """Every GPU that is there."""
+    return (
+        tf.distribute.MirroredStrategy()
+        if len(tf.config.list_physical_devices("GPU")) > 1
+        else tf.distribute.get_strategy()
+    )
+
+
+def _head(
+    shape: tuple[int, ...], classes: int, config: TrainerSection, *standardize: keras.layers.Layer
+) -> keras.Model:
+    layers = [
+        keras.Input(shape),
+        *standardize,
+        keras.layers.Dropout(config.dropout, seed=config.seed),
+        keras.layers.Dense(classes, activation="softmax", kernel_initializer="zeros", name="probabilities"),
+    ]
+    return keras.Sequential(layers, name="head")
+
+
+def _compile(model: keras.Model, learning_rate: float) -> None:
+    model.compile(
+        keras.optimizers.Adam(learning_rate),
+        "sparse_categorical_crossentropy",
+        weighted_metrics=["accuracy"],
+        jit_compile=False,  # XLA is slower on a CPU and pays its compilation again in every run.
+    )
+
+
+def _train_head(
+    network: keras.Model,
+    train: Split,
+    weights: np.ndarray,
+    classes: int,
+    config: TrainerSection,
+    log_dir: str,
+) -> keras.Model:
+    """A head on frozen features float32[n, features], standardized."""
+    network.trainable = False
+    features = network.predict(train.pixels(), verbose=0, callbacks=[_Progress("features", train)])
+    standardize = keras.layers.Normalization(mean=features.mean(0), variance=features.var(0) + 1e-6)
+    rows = {"x": features, "y": train.labels, "sample_weight": weights}
+    fit, held_out = ({k: v[side] for k, v in rows.items()} for side in (~train.held_out, train.held_out))
+
+    trial = _head(features.shape[1:], classes, config, standardize)
+    _compile(trial, config.learning_rate)
+    history = trial.fit(
+        **fit,
+        validation_data=tuple(held_out.values()),
+        epochs=config.epochs,
+        batch_size=HEAD_BATCH,
+        callbacks=[
+            keras.callbacks.EarlyStopping(patience=config.patience),
+            *_callbacks("head", log_dir, config.epochs),
+        ],
+        verbose=0,
+    ).history
+    epochs = int(np.argmin(history["val_loss"])) + 1
+    _log.info(
+        "head: %.3f accuracy on %d held-out pictures after %d epochs",
+        history["val_accuracy"][epochs - 1],
+        train.held_out.sum(),
+        epochs,
+    )
+    head = _head(features.shape[1:], classes, config, standardize)
+    _compile(head, config.learning_rate)
+    head.fit(
+        **rows,
+        epochs=epochs,
+        batch_size=HEAD_BATCH,
+        callbacks=_callbacks("head-all", log_dir, epochs),
+        verbose=0,
+    )
+    return head
+
+
+def _unfreeze(network: keras.Model, layers: int | str) -> None:
+    """Lets the last layers train; batch-norm statistics stay, as their few updates would spoil the features."""
+    inner = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    network.trainable = True
+    inner.trainable = True
+    frozen = 0 if layers == "all" else max(0, len(inner.layers) - int(layers))
+    for position, layer in enumerate(inner.layers):
+        layer.trainable = position >= frozen and not isinstance(layer, keras.layers.BatchNormalization)
+
+
+def _fine_tune(
+    model: keras.Model,
+    train: Split,
+    weights: np.ndarray,
+    config: TrainerSection,
+    schedule: Schedule,
+    log_dir: str,
+) -> None:
+    """Trains what is not frozen, and keeps the weights of the epoch that was best on the held-out pictures."""
+    _compile(model, schedule.learning_rate)
+    fit, held_out = (train.examples(weights, side) for side in (~train.held_out, train.held_out))
+    history = model.fit(
+        fit,
+        validation_data=held_out,
+        epochs=schedule.epochs,
+        callbacks=[
+            keras.callbacks.EarlyStopping(patience=schedule.patience, restore_best_weights=True),
+            *_callbacks("network", log_dir, schedule.epochs),
+        ],
+        verbose=0,
+    ).history
+    best = int(np.argmin(history["val_loss"]))
+    _log.info(
+        "network: %.3f accuracy on %d held-out pictures after %d epochs",
+        history["val_accuracy"][best],
+        train.held_out.sum(),
+        best + 1,
+    )
+
+
+def _callbacks(phase: str, log_dir: str, epochs: int) -> list[keras.callbacks.Callback]:
+    board = keras.callbacks.TensorBoard(f"{log_dir}/{phase}", write_graph=False)
+    return [board, _EpochProgress(phase, epochs)]
+
+
+class _Progress(keras.callbacks.Callback):
+    """Says how many pictures have gone through the network."""
+
+    def __init__(self, what: str, train: Split):
+        super().__init__()
+        self._what, self._number, self._batch = what, len(train.labels), train.batch_size
+
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        done = min(self._number, (batch + 1) * self._batch)
+        _log.debug("%s: %d of %d pictures", self._what, done, self._number)
+
+
+class _EpochProgress(keras.callbacks.Callback):
+    def __init__(self, phase: str, epochs: int):
+        super().__init__()
+        self._phase, self._epochs = phase, epochs
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        values = ", ".join(f"{name} {value:.3f}" for name, value in sorted((logs or {}).items()))
+        _log.debug("%s: epoch %d of at most %d, %s", self._phase, epoch + 1, self._epochs, values)
+
+
+def _export(model: keras.Model, to_pixels: Any, classes: list[str], folder: str) -> None:
+    """Writes a SavedModel that takes what a client has: serialized tf.Examples, or encoded pictures."""
+    served = tf.Module()
+    served.model, served.to_pixels = model, to_pixels
+    names = tf.constant(classes)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def answer(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        # In chunks, so that memory is bounded whatever batch a client or Beam (up to 1,000 rows) sends.
+        chunks = -(-tf.size(encoded) // SERVING_CHUNK)
+        answers = tf.TensorArray(tf.float32, chunks, infer_shape=False, element_shape=[None, len(classes)])
+        for i in tf.range(chunks):
+            chunk = encoded[i * SERVING_CHUNK : (i + 1) * SERVING_CHUNK]
+            pixels = served.to_pixels({"image": chunk[:, None]})["pixels"]
+            answers = answers.write(i, served.model(pixels, training=False))
+        probabilities = answers.concat()
+        return {
+            "probabilities": probabilities,
+            "classes": tf.tile(names[None, :], [tf.shape(probabilities)[0], 1]),
+            "label": tf.gather(names, tf.argmax(probabilities, axis=-1)),
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answer(tf.io.parse_example(examples, {"image": tf.io.FixedLenFeature([], tf.string)})["image"])
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def image_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answer(image_bytes)
+
+    tf.saved_model.save(
+        served, folder, signatures={"serving_default": serving_default, "image_bytes": image_bytes}
+    )

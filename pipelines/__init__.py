@@ -1,0 +1,1 @@
+"""The one pipeline definition and the runners that execute it."""

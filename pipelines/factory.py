@@ -1,0 +1,95 @@
+"""The pipeline: from records to a pushed model, the same for every runner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_metadata.proto import metadata_store_pb2
+from tfx.components import ExampleValidator, SchemaGen, StatisticsGen, Trainer, Transform
+from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
+from tfx.orchestration.data_types import RuntimeParameter
+from tfx.orchestration.pipeline import Pipeline
+from tfx.types import Channel
+from tfx.types.standard_artifacts import Model, ModelBlessing
+
+from components.evaluator import GatedEvaluator, eval_config
+from components.example_gen import RecordsExampleGen
+from components.pusher import WholePusher
+from components.resolver import BaselineStrategy
+from retake.config import Config
+from retake.weights import Weights
+
+DATA_PARAMETER = "data"
+"""Runtime parameter: the data location."""
+
+PUSH_PARAMETER = "push"
+"""Runtime parameter: a PushDestination as JSON."""
+
+
+def build(
+    config: Config,
+    root: str,
+    weights: Weights,
+    metadata: metadata_store_pb2.ConnectionConfig | None = None,
+    baseline: type[ResolverStrategy] = BaselineStrategy,
+) -> Pipeline:
+    """Builds the pipeline.
+
+    Args:
+      config: what is to be trained, and how.
+      root: folder or gs:// prefix for artifacts, as the nodes see it.
+      weights: what `model.weights` comes to, as the nodes see it.
+      metadata: the ML Metadata store, where the runner has one.
+      baseline: how the blessed model is found, where the runner's service cannot run BaselineStrategy.
+
+    Returns:
+      A pipeline with the runtime parameters `data` and `push`.
+    """
+    examples = RecordsExampleGen(RuntimeParameter(DATA_PARAMETER, str), config.data).with_id("ExampleGen")
+    statistics = StatisticsGen(examples=examples.outputs["examples"])
+    schema = SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=True)
+    validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
+    transform = Transform(
+        examples=examples.outputs["examples"],
+        schema=schema.outputs["schema"],
+        preprocessing_fn="components.transform.preprocessing_fn",
+        materialize=False,
+        disable_statistics=True,
+        custom_config={"image_size": config.model.image_size},
+    )
+    trainer = Trainer(
+        run_fn="components.trainer.run_fn",
+        examples=examples.outputs["examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        schema=schema.outputs["schema"],
+        custom_config={
+            "model": {**config.model.model_dump(), "weights": weights.weights},
+            "weights_fingerprint": weights.fingerprint,
+            "trainer": config.trainer.model_dump(),
+            "classes": config.data.classes,
+        },
+    )
+    channels: dict[str, Any] = {"model": Channel(type=Model), "model_blessing": Channel(type=ModelBlessing)}
+    if baseline is BaselineStrategy:
+        channels["candidate"] = trainer.outputs["model"]
+    resolver = Resolver(strategy_class=baseline, **channels).with_id("Resolver")
+    evaluator = GatedEvaluator(
+        examples=examples.outputs["examples"],
+        model=trainer.outputs["model"],
+        baseline_model=resolver.outputs["model"],
+        eval_config=eval_config(config.evaluator, config.data.classes),
+        schema=schema.outputs["schema"],
+    ).with_id("Evaluator")
+    pusher = WholePusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=RuntimeParameter(PUSH_PARAMETER, str),
+    ).with_id("Pusher")
+    return Pipeline(
+        pipeline_name=config.pipeline.name,
+        pipeline_root=root,
+        components=[examples, statistics, schema, validator, transform, trainer, resolver, evaluator, pusher],
+        enable_cache=config.pipeline.caching,
+        metadata_connection_config=metadata,
+        beam_pipeline_args=config.beam.arguments,
+    )

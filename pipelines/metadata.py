@@ -1,0 +1,124 @@
+"""The ML Metadata store: how to reach it, and a run's story read back from it, the same for every runner."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ml_metadata import MetadataStore
+from ml_metadata.proto import metadata_store_pb2
+from retake.summary import Node, Summary
+
+from retake.errors import UsageError
+
+PASSWORD_VARIABLE = "RETAKE_METADATA_PASSWORD"  # noqa: S105
+
+
+
+def connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:
+    """MLMD's connection for `metadata.url`; the folder of a SQLite file is made.
+
+    Raises:
+      UsageError: the URL lacks a host, a database or a file.
+    """
+    config = metadata_store_pb2.ConnectionConfig()
+    if url.startswith("sqlite:///"):
+        path = Path(url.removeprefix("sqlite:///"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        config.sqlite.filename_uri = str(path)
+        config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+        return config
+    parts = urlsplit(url)
+    database = parts.path.strip("/")
+    if not parts.hostname or not database:
+        raise UsageError(f"metadata.url {url} must read {parts.scheme}://USER@HOST[:PORT]/DATABASE")
+    password = os.environ.get(PASSWORD_VARIABLE, "")
+    if parts.scheme == "mysql":
+        server: Any = config.mysql
+        server.database, server.port = database, parts.port or 3306
+    else:
+        server = config.postgresql
+        server.dbname, server.port = database, str(parts.port or 5432)
+    server.host, server.user, server.password = parts.hostname, parts.username or "", password
+    return config
+
+
+def summarize(
+    connection: metadata_store_pb2.ConnectionConfig,
+    pipeline: str,
+    run_id: str,
+    runner: str,
+    node_ids: list[str],
+    failure: str | None = None,
+) -> Summary:
+    """The summary of a run, finished or not.
+
+    Args:
+      connection: of the metadata store.
+      pipeline: the pipeline's name.
+      run_id: the run.
+      runner: its name, for the summary.
+      node_ids: the nodes in their order.
+      failure: why the run failed, if it did.
+    """
+    store = MetadataStore(connection)
+    context = store.get_context_by_type_and_name("pipeline_run", run_id)
+    executions = store.get_executions_by_context(context.id) if context else []
+    by_node: dict[str, metadata_store_pb2.Execution] = {}
+    for execution in executions:
+        for of in store.get_contexts_by_execution(execution.id):
+            if of.type == "node":
+                by_node[of.name.removeprefix(f"{pipeline}.")] = execution
+    nodes, outputs = [], _outputs(store, by_node)
+    for node_id in node_ids:
+        execution = by_node.get(node_id)
+        if execution is None:
+            nodes.append(Node(id=node_id, state="not run"))
+            continue
+        cached = execution.last_known_state == metadata_store_pb2.Execution.CACHED
+        completed = cached or execution.last_known_state == metadata_store_pb2.Execution.COMPLETE
+        seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
+        nodes.append(
+            Node(id=node_id, state="completed" if completed else "failed", seconds=seconds, cached=cached)
+        )
+    counts = _json(outputs, "examples", "counts") or {}
+    blessing = outputs.get("blessing", {})
+    pushed = outputs.get("pushed_model", {})
+    completed = failure is None and all(node.state == "completed" for node in nodes)
+    return Summary(
+        run_id=run_id,
+        runner=runner,
+        state="completed" if completed else "failed",
+        nodes=nodes,
+        examples=counts.get("examples", {}),
+        dropped=counts.get("dropped", {}),
+        metrics=_json(outputs, "evaluation", "metrics"),
+        baseline_metrics=_json(outputs, "evaluation", "baseline_metrics"),
+        blessed=bool(blessing.get("blessed")) if blessing else None,
+        reason=failure or blessing.get("reason"),
+        pushed_model=pushed.get("pushed_destination"),
+    )
+
+
+def _outputs(
+    store: MetadataStore, by_node: dict[str, metadata_store_pb2.Execution]
+) -> dict[str, dict[str, Any]]:
+    """Custom properties of the run's artifacts by output key, resolvers left out."""
+    executions = {execution.id: node for node, execution in by_node.items() if node != "Resolver"}
+    found = {}
+    for event in store.get_events_by_execution_ids(list(executions)) if executions else []:
+        if event.type == metadata_store_pb2.Event.OUTPUT:
+            [artifact] = store.get_artifacts_by_id([event.artifact_id])
+            found[event.path.steps[0].key] = {
+                name: getattr(value, value.WhichOneof("value"))
+                for name, value in artifact.custom_properties.items()
+            }
+    return found
+
+
+def _json(outputs: dict[str, dict[str, Any]], key: str, name: str) -> Any:
+    text = outputs.get(key, {}).get(name)
+    return json.loads(text) if text else None

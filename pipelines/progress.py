@@ -1,0 +1,90 @@
+"""What a person sees while a run goes on; everything else goes to the run's log file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.status import Status
+
+QUIET_SECONDS = 10
+"""Without a terminal, transient progress is printed this seldom."""
+
+
+@contextmanager
+def captured(log: Path, verbose: bool) -> Iterator[Console]:
+    """Sends the process's output to `log`, native libraries' too, and gives the console that still reaches the user."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    console = Console(file=os.fdopen(os.dup(1), "w", buffering=1), highlight=False)
+    file = log.open("a")
+    handler = logging.StreamHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(name)s %(message)s"))
+    root = logging.getLogger()
+    root.handlers, root.level = [handler], logging.INFO
+    if verbose:
+        root.addHandler(logging.StreamHandler(sys.stderr))
+    else:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        warnings.simplefilter("ignore")
+    try:
+        yield console
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in enumerate(kept, start=1):
+            os.dup2(copy, number)
+            os.close(copy)
+        root.handlers = []
+        file.close()
+
+
+class Progress(logging.Handler):
+    """Shows nodes as they run, and what they say on the logger `retake`: INFO stays, DEBUG passes by."""
+
+    def __init__(self, console: Console):
+        super().__init__(logging.DEBUG)
+        self._console = console
+        self._node, self._begun, self._said = "", 0.0, 0.0
+        self._status: Status | None = None
+        logger = logging.getLogger("retake")
+        logger.handlers, logger.level = [self], logging.DEBUG
+
+    @contextmanager
+    def node(self, name: str) -> Iterator[None]:
+        """Shows that a node is running."""
+        self._node, self._begun = name, time.monotonic()
+        self._said = self._begun
+        if self._console.is_terminal:
+            with self._console.status(f"{name} …") as self._status:
+                yield
+            self._status = None
+        else:
+            yield
+
+    def done(self, state: str) -> None:
+        """Says how the node went."""
+        mark = {"complete": "[green]✓[/]", "cached": "[cyan]=[/]"}.get(state, "[red]✗[/]")
+        seconds = "" if state == "cached" else f"{time.monotonic() - self._begun:6.1f} s"
+        self._console.print(f"{mark} {self._node:<17} {state:<9}{seconds}")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        now = time.monotonic()
+        if record.levelno >= logging.INFO:
+            self._console.print(f"  {message}", style="dim", markup=False)
+        elif self._status is not None:
+            self._status.update(f"{self._node} [dim]{message} · {now - self._begun:.0f} s[/]")
+        elif now - self._said > QUIET_SECONDS:
+            self._said = now
+            self._console.print(f"  {message}", style="dim", markup=False)

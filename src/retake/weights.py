@@ -1,0 +1,64 @@
+"""Which weights a run starts from, decided before it starts, so that the cache never serves another run's choice."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+from retake.config import ModelSection
+from retake.errors import RetakeError
+
+IMAGENET_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
+"""Where keras.applications downloads from."""
+
+SECONDS = 5
+
+_log = logging.getLogger("retake")
+
+
+class Weights(NamedTuple):
+    """`imagenet`, `none` or the absolute path of a file, and the SHA-256 of its content ("" without a file)."""
+
+    weights: str
+    fingerprint: str
+
+
+def resolve(model: ModelSection) -> Weights:
+    """Decides `auto` and checks a file.
+
+    Raises:
+      RetakeError: the weights file cannot be read.
+    """
+    if model.weights in ("imagenet", "none"):
+        return Weights(model.weights, "")
+    if model.weights == "auto":
+        if model.backbone == "LeNet5" or not _imagenet_can_be_had(model.backbone):
+            return Weights("none", "")
+        return Weights("imagenet", "")
+    path = Path(model.weights).resolve()
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise RetakeError(
+            f"weights file {path} cannot be read ({error.strerror}); model.weights is a file's path, imagenet or none"
+        ) from None
+    return Weights(str(path), digest.hexdigest())
+
+
+def _imagenet_can_be_had(backbone: str) -> bool:
+    if list((Path.home() / ".keras" / "models").glob(f"{backbone.lower()}*notop*")):
+        return True
+    try:
+        urllib.request.urlopen(urllib.request.Request(IMAGENET_URL, method="HEAD"), timeout=SECONDS)
+    except urllib.error.HTTPError:
+        return True  # It answered.
+    except OSError:
+        _log.info("ImageNet weights cannot be reached from here: going on from random weights.")
+        return False
+    return True
