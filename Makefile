@@ -18,7 +18,7 @@ types: setup ## static types
 	.venv/bin/mypy
 
 imports: setup ## which package may import which
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-logo
 
 setup: ## .venv, from uv.lock; no need to call it, the others do
 	@.ci/setup

@@ -1,0 +1,34 @@
+"""What the import contracts in pyproject.toml cannot say: that they cover everything, and what is imported when."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from importlinter.api import read_configuration
+
+PROJECT = Path(__file__).parents[1]
+HEAVY = {"airflow", "apache_beam", "kfp", "matplotlib", "ml_metadata", "numpy", "tensorflow", "tfx"}
+
+
+def test_every_package_is_under_the_import_contracts() -> None:
+    packages = {init.parent.name for folder in ("", "src") for init in (PROJECT / folder).glob("*/__init__.py")}
+    options = read_configuration(str(PROJECT / "pyproject.toml"))["session_options"]
+    assert packages - {"tests"} == set(options["root_packages"])
+
+
+def test_the_command_explains_itself_without_loading_tensorflow_or_tfx() -> None:
+    code = """
+import json, sys
+from retake.cli import main
+try:
+    main(["--help"])
+finally:
+    print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})), file=sys.stderr)
+"""
+    help_ = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert help_.returncode == 0
+    assert help_.stdout.startswith("usage: retake")
+    assert HEAVY.isdisjoint(json.loads(help_.stderr))
