@@ -1,0 +1,181 @@
+"""`.ci/setup` finds what it needs, says in one line what it cannot find, and does nothing twice.
+
+The machine is a folder of links, and uv a script that writes down how it was called: nothing is installed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SETUP = Path(__file__).parents[1] / ".ci" / "setup"
+TOOLS = ("cat", "chmod", "cksum", "dirname", "flock", "grep", "mkdir", "mv", "rm", "sh", "sleep")
+
+UV = """#!/bin/sh
+[ "$1" != --version ] || { echo "uv 0.9.0"; exit; }
+echo "$@" >> calls
+[ "$1" = sync ] && [ ! -e offline ] || { echo "error: offline" >&2; exit 2; }
+sleep 0.2
+mkdir -p .venv/bin
+echo "VIRTUAL_ENV='$PWD/.venv'" > .venv/bin/activate
+echo "#!/bin/sh" > .venv/bin/python
+chmod +x .venv/bin/python
+"""
+PYTHON = f"""#!/bin/sh
+exec "{sys.executable}" "$@"
+"""
+BROKEN = """#!/bin/sh
+echo "pyenv: $0: command not found" >&2
+exit 127
+"""
+
+
+class Machine:
+    """A project in a path with a space, an empty home, and a PATH with a dozen basic commands."""
+
+    def __init__(self, root: Path) -> None:
+        self.home, self.bin, self.project = root / "home", root / "bin", root / "a project"
+        self.python = self.home / ".pyenv" / "versions" / "3.10.13" / "bin" / "python"
+        for folder in (self.bin, self.project / ".ci"):
+            folder.mkdir(parents=True)
+        for tool in TOOLS:
+            if path := shutil.which(tool):
+                (self.bin / tool).symlink_to(path)
+        shutil.copy(SETUP, self.project / ".ci")
+        for name in ("uv.lock", "pyproject.toml"):
+            (self.project / name).touch()
+
+    def has(self, path: Path, script: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(script)
+        path.chmod(0o755)
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["sh", ".ci/setup"],
+            cwd=self.project,
+            env={"PATH": str(self.bin), "HOME": str(self.home)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def set_up(self) -> tuple[int, list[str]]:
+        process = self.start()
+        _, errors = process.communicate(timeout=60)
+        return process.returncode, errors.splitlines()
+
+    def calls(self) -> list[str]:
+        return (self.project / "calls").read_text().splitlines()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.fixture
+def ready(machine: Machine) -> Machine:
+    machine.has(machine.bin / "uv", UV)
+    machine.has(machine.python, PYTHON)
+    assert machine.set_up()[0] == 0
+    return machine
+
+
+def test_without_python_and_uv_one_line_says_what_to_install(machine: Machine) -> None:
+    code, errors = machine.set_up()
+    assert code != 0
+    assert len(errors) == 1
+    assert "install" in errors[0] and "CPython 3.10" in errors[0] and "uv" in errors[0]
+
+
+def test_with_uv_that_cannot_download_python_one_line_says_what_to_install(machine: Machine) -> None:
+    machine.has(machine.bin / "uv", UV)
+    code, errors = machine.set_up()
+    assert code != 0
+    assert len(errors) == 1
+    assert "CPython 3.10" in errors[0]
+    assert machine.calls() == ["python install 3.10"]
+
+
+def test_with_a_python_that_can_install_no_uv_one_line_says_what_to_install(machine: Machine) -> None:
+    machine.has(machine.bin / "python3", BROKEN)
+    code, errors = machine.set_up()
+    assert code != 0
+    assert len(errors) == 1
+    assert "install" in errors[0] and "uv" in errors[0]
+
+
+def test_python_is_found_among_pyenvs_versions_behind_a_shim_that_fails(machine: Machine) -> None:
+    machine.has(machine.bin / "uv", UV)
+    machine.has(machine.bin / "python3.10", BROKEN)
+    machine.has(machine.python, PYTHON)
+    assert machine.set_up()[0] == 0
+    [call] = machine.calls()
+    assert call.startswith("sync ")
+    assert call.endswith(f" --python {sys._base_executable}")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("script", [BROKEN, "#!/bin/sh\necho uv 0.4.30\n"], ids=["broken", "too old"])
+def test_a_uv_of_no_use_is_passed_over(machine: Machine, script: str) -> None:
+    machine.has(machine.bin / "uv", script)
+    machine.has(machine.home / ".local" / "bin" / "uv", UV)
+    machine.has(machine.python, PYTHON)
+    assert machine.set_up()[0] == 0
+    assert len(machine.calls()) == 1
+
+
+def test_a_second_call_does_and_says_nothing(ready: Machine) -> None:
+    assert ready.set_up() == (0, [])
+    assert len(ready.calls()) == 1
+
+
+@pytest.mark.parametrize("name", ["uv.lock", "pyproject.toml", ".ci/setup"])
+def test_a_changed_file_builds_again(ready: Machine, name: str) -> None:
+    with (ready.project / name).open("a") as file:
+        file.write("\n")
+    assert ready.set_up()[0] == 0
+    assert len(ready.calls()) == 2
+
+
+def test_a_deleted_environment_is_built_again(ready: Machine) -> None:
+    shutil.rmtree(ready.project / ".venv")
+    assert ready.set_up()[0] == 0
+    assert len(ready.calls()) == 2
+
+
+def test_a_moved_project_is_built_again_from_nothing(ready: Machine) -> None:
+    leftover = Path(".venv") / "leftover"
+    (ready.project / leftover).touch()
+    ready.project = ready.project.rename(ready.project.with_name("moved"))
+    assert ready.set_up()[0] == 0
+    assert len(ready.calls()) == 2
+    assert not (ready.project / leftover).exists()
+
+
+def test_the_call_after_one_that_failed_repairs(ready: Machine) -> None:
+    (ready.project / "uv.lock").write_text("another")
+    (ready.project / "offline").touch()
+    code, errors = ready.set_up()
+    assert code != 0
+    assert errors[-1] == "error: offline"
+    (ready.project / "offline").unlink()
+    assert ready.set_up()[0] == 0
+    assert ready.set_up() == (0, [])
+    assert len(ready.calls()) == 3
+
+
+@pytest.mark.skipif(not shutil.which("flock"), reason="no flock: uv's own lock keeps the two apart")
+def test_of_two_at_once_one_builds(machine: Machine) -> None:
+    machine.has(machine.bin / "uv", UV)
+    machine.has(machine.python, PYTHON)
+    both = [machine.start(), machine.start()]
+    for process in both:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(machine.calls()) == 1
