@@ -1,0 +1,231 @@
+"""The summary of a run: the same for every runner, a JSON file for programs and a page for people."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from retake.errors import RetakeError
+
+RunState = Literal["complete", "failed"]
+NodeState = Literal["complete", "cached", "failed", "running", "not run"]
+Metrics = dict[str, float | dict[str, float | dict[str, float | None] | None] | None]
+
+STYLES = {"complete": "green", "cached": "cyan", "failed": "bold red", "running": "yellow", "not run": "dim"}
+LESS_IS_BETTER = ("loss", "entropy", "error")
+
+
+class Node(BaseModel):
+    """What became of one node of the pipeline; ``running`` it was when the run was cut short."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    state: NodeState
+    seconds: float | None = None
+    cached: bool = False
+
+
+class Summary(BaseModel):
+    """What a run did. What a failed run did not come to stays empty or None.
+
+    Fields:
+      run_id, runner: Which run, and "local", "beam", … that ran it.
+      state: "complete" or "failed"; a run whose model was not blessed is complete.
+      nodes: In the order of the pipeline.
+      examples: Split → class → number of pictures.
+      dropped: Reason → number of pictures left out.
+      metrics: Of this run's model on the eval split: name → number, or → class → number, such as
+        ``{"accuracy": 0.84, "precision": {"taco": 0.81}}``. None inside, or NaN, is a number not known.
+      baseline_metrics: The same of the latest blessed model, None without one.
+      blessed: The gate's verdict, None when it did not come to one.
+      reason: Why the run failed or the model was not blessed.
+      pushed_model: Where the model is, None when none was pushed.
+
+    Example:
+        >>> Summary(run_id="1", runner="local", state="complete", nodes=[]).pushed_model is None
+        True
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run_id: str
+    runner: str
+    state: RunState
+    nodes: list[Node]
+    examples: dict[str, dict[str, int]] = {}
+    dropped: dict[str, int] = {}
+    metrics: Metrics | None = None
+    baseline_metrics: Metrics | None = None
+    blessed: bool | None = None
+    reason: str | None = None
+    pushed_model: str | None = None
+
+
+def write(summary: Summary, file: Path) -> None:
+    """Writes all of the summary, or nothing, as JSON; ``Summary.model_validate_json`` reads it back.
+
+    Raises:
+      RetakeError: the file cannot be written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from retake.summary import Summary, write
+        >>> write(Summary(run_id="1", runner="local", state="complete", nodes=[]), Path("summary.json"))
+        ... # doctest: +SKIP
+    """
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise RetakeError(f"the run's summary cannot be written to {file} ({error.strerror})") from None
+
+
+def render(summary: Summary) -> RenderableType:
+    """Lays out what a person reads at the end of a run, for a rich Console of any width from 60 columns.
+
+    Example:
+        >>> from rich.console import Console
+        >>> from retake.summary import Summary, render
+        >>> failed = Summary(run_id="1", runner="local", state="failed", nodes=[], reason="no disk")
+        >>> Console().print(render(failed))
+        Run 1 failed · local
+        <BLANKLINE>
+        Failed: no disk
+        No model was pushed
+    """
+    heading = Text.assemble(("Run ", "bold"), (summary.run_id, "bold"), " ", (summary.state, STYLES[summary.state]))
+    heading.append(f" · {summary.runner}", "dim")
+    parts: list[RenderableType] = [heading]
+    if summary.nodes:
+        parts.append(_nodes(summary.nodes))
+    if summary.examples:
+        parts.append(_examples(summary.examples))
+    parts += _dropped(summary)
+    if summary.metrics:
+        parts.append(_metrics(summary.metrics, summary.baseline_metrics))
+    parts.append(_verdict(summary))
+    return Group(*[line for part in parts for line in ("", part)][1:])
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim", border_style="dim")
+    for at, name in enumerate(columns):
+        table.add_column(Text(name), justify="right" if at else "left", overflow="fold")
+    return table
+
+
+def _nodes(nodes: list[Node]) -> Table:
+    table = _table("node", "seconds", "state")
+    table.columns[2].justify = "left"
+    for node in nodes:
+        state = "cached" if node.cached and node.state == "complete" else node.state
+        ran = node.seconds is not None and state != "not run"
+        seconds = f"{node.seconds:,.1f}" if ran else "–"
+        quiet = "" if ran else "dim"
+        table.add_row(Text(node.id, quiet), Text(seconds, quiet), Text(state, STYLES[state]))
+    total = sum(node.seconds or 0 for node in nodes)
+    table.add_section()
+    table.add_row(Text("all nodes", "dim"), Text(f"{total:,.1f}", "dim"), "")
+    return table
+
+
+def _examples(examples: dict[str, dict[str, int]]) -> Table:
+    table = _table("pictures", *examples)
+    for name in dict.fromkeys(name for split in examples.values() for name in split):
+        counts = (split.get(name) for split in examples.values())
+        table.add_row(Text(name), *("–" if count is None else f"{count:,}" for count in counts))
+    table.add_section()
+    totals = (Text(f"{sum(split.values()):,}", "dim") for split in examples.values())
+    table.add_row(Text("all classes", "dim"), *totals)
+    return table
+
+
+def _dropped(summary: Summary) -> list[RenderableType]:
+    dropped = {reason: count for reason, count in summary.dropped.items() if count}
+    if not dropped:
+        return [Text("No picture was dropped", "dim")] if summary.examples else []
+    table = _table("dropped", "pictures")
+    for reason, count in sorted(dropped.items(), key=lambda item: -item[1]):
+        table.add_row(Text(reason), f"{count:,}")
+    return [table]
+
+
+def _metrics(metrics: Metrics, baseline: Metrics | None) -> Table:
+    table = _table("metric", "this model", *(["baseline", "difference"] if baseline else []))
+    for path, value, before in _flat(metrics, baseline or {}):
+        name = Text("  " * (len(path) - 1) + path[-1])
+        if _is_nested(value, before):
+            table.add_row(name)
+            continue
+        row = [Text(_number(value))]
+        if baseline:
+            row += [Text(_number(before), "dim"), _difference(path, value, before)]
+        table.add_row(name, *row)
+    return table
+
+
+def _flat(
+    metrics: Mapping[str, Any], baseline: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """Numbers first, then what is told per class: names from the outermost, this model's value, the baseline's."""
+    pairs = {name: (metrics.get(name), baseline.get(name)) for name in {**metrics, **baseline}}
+    for name, (value, before) in sorted(pairs.items(), key=lambda item: _is_nested(*item[1])):
+        yield (*path, name), value, before
+        if _is_nested(value, before):
+            inner, outer = (side if isinstance(side, dict) else {} for side in (value, before))
+            yield from _flat(inner, outer, (*path, name))
+
+
+def _is_nested(*values: Any) -> bool:
+    return any(isinstance(value, dict) for value in values)
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _number(value: float | None) -> str:
+    if value is None or not _known(value):
+        return "–"
+    return f"{value:,.0f}" if value == int(value) and abs(value) > 1 else f"{value:.3f}"
+
+
+def _difference(path: tuple[str, ...], value: float | None, before: float | None) -> Text:
+    if value is None or before is None or not (_known(value) and _known(before)):
+        return Text("–", "dim")
+    difference = value - before
+    if abs(difference) < 0.0005:
+        return Text("0", "dim")
+    less_is_better = any(word in name.lower() for name in path for word in LESS_IS_BETTER)
+    sign = "+" if difference > 0 else "−"
+    return Text(f"{sign}{_number(abs(difference))}", "red" if (difference > 0) == less_is_better else "green")
+
+
+def _verdict(summary: Summary) -> Text:
+    because = f": {summary.reason}" if summary.reason else ""
+    where = f"The model is in {summary.pushed_model}" if summary.pushed_model else "No model was pushed"
+    if summary.state == "failed":
+        at = ", ".join(node.id for node in summary.nodes if node.state == "failed")
+        verdict = Text.assemble((f"Failed at {at}" if at else "Failed", STYLES["failed"]), because)
+    elif summary.blessed:
+        verdict = Text.assemble(("Blessed", "bold green"), because)
+    elif summary.blessed is False:
+        verdict = Text.assemble(("Not blessed", "bold yellow"), because)
+    else:
+        verdict = Text.assemble(("Not judged", "bold"), because)
+    return verdict.append(f"\n{where}")
