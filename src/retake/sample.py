@@ -100,7 +100,7 @@ def picture(name: str, number: int) -> bytes:
     artist = artists[number % len(artists)]
     width, height = (int(side) for side in _ASPECTS[rng.integers(len(_ASPECTS))] * rng.uniform(0.85, 1.0))
     canvas = _table(rng, width * 2, height * 2)
-    count = int(rng.choice([1, 1, 1, 2, 3]))
+    count = int(rng.choice([1, 1, 1, 1, 1, 2]))
     spread = (count - 1) * 0.2
     direction = rng.uniform(0, math.pi)
     if rng.random() < 0.6:
@@ -112,7 +112,7 @@ def picture(name: str, number: int) -> bytes:
             width * (0.5 + offset * math.cos(direction) + rng.uniform(-0.06, 0.06)),
             height * (0.5 + offset * math.sin(direction) + rng.uniform(-0.06, 0.06)),
         )
-        size = min(width, height) * rng.uniform(0.85, 1.2) * (1, 0.8, 0.68)[count - 1]
+        size = min(width, height) * rng.uniform(1.05, 1.3) * (1, 0.8)[count - 1]
         _serve(canvas, _dish(rng, artist, max(int(size), 48)), middle)
     return _photograph(rng, canvas)
 
@@ -133,16 +133,13 @@ def _draw_class(folder: Path, name: str, count: int) -> None:
 
 # Table, plate, light and camera: the same for all classes, so that they tell nothing.
 
-_TABLES = [
-    *[(196, 150, 104), (228, 222, 212), (96, 108, 120), (170, 60, 56), (70, 120, 150)],
-    *[(120, 150, 100), (210, 180, 90), (70, 50, 42), (235, 200, 190)],
-]
-_PLATES = [(245, 245, 240), (245, 245, 240), (90, 130, 170), (70, 74, 80), (220, 180, 140)]
+_TABLES = [(214, 180, 138), (228, 222, 212), (176, 186, 192), (150, 180, 190), (190, 200, 170), (226, 200, 188)]
+_PLATES = [(245, 245, 240), (245, 245, 240), (150, 180, 205), (225, 200, 170)]
 
 
 def _table(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    base = _tint(rng, _pick(rng, _TABLES), 26)
-    other = _shade(base, rng.uniform(0.72, 0.92)) if rng.random() < 0.7 else _tint(rng, CREAM, 14)
+    base = _tint(rng, _pick(rng, _TABLES), 18)
+    other = _shade(base, rng.uniform(0.8, 0.94))
     table = Image.new("RGB", (width, height), base)
     pen = ImageDraw.Draw(table)
     step = int(rng.integers(32, 110))
@@ -213,10 +210,10 @@ def _photograph(rng: np.random.Generator, canvas: Image.Image) -> bytes:
     pixels = np.asarray(canvas, np.float32)
     across = np.linspace(-1, 1, canvas.width, dtype=np.float32)[None, :, None]
     down = np.linspace(-1, 1, canvas.height, dtype=np.float32)[:, None, None]
-    light = 1 + rng.uniform(-0.2, 0.2) * across + rng.uniform(-0.2, 0.2) * down
+    light = 1 + rng.uniform(-0.12, 0.12) * across + rng.uniform(-0.12, 0.12) * down
     light = light - rng.uniform(0, 0.14) * (across * across + down * down)
     warmth = np.array([1 + rng.uniform(-0.08, 0.1), 1, 1 - rng.uniform(-0.08, 0.12)], np.float32)
-    pixels = (pixels * light * warmth - 128) * rng.uniform(0.8, 1.12) + 128 + rng.uniform(-18, 22)
+    pixels = (pixels * light * warmth - 128) * rng.uniform(0.9, 1.08) + 128 + rng.uniform(-10, 12)
     pixels = pixels.astype(np.float32)
     noise = rng.standard_normal((canvas.height, canvas.width, 1), np.float32)
     pixels = pixels + noise * rng.uniform(1, 7)
