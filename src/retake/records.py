@@ -104,8 +104,7 @@ def pack(
         found = "; ".join(_listed(reason, names) for reason, names in skipped.items())
         raise RetakeError(
             f"{images} holds no picture to pack; needed are folders named {_names(classes)}, "
-            f"or --map FOLDER=CLASS; folders here: {_names(folders) or 'none'}"
-            + (f"; skipped: {found}" * bool(found))
+            f"or --map FOLDER=CLASS; folders here: {_names(folders) or 'none'}" + (f"; skipped: {found}" * bool(found))
         )
 
     groups: dict[bytes, list[_File]] = defaultdict(list)
@@ -123,9 +122,7 @@ def pack(
     rows = [("class", "pictures", "folders")]
     for name in classes:
         sources = [folder for folder in folders if label_of[folder] == name]
-        rows.append(
-            (name, f"{counts[name]:,}", _names(sources) or f"none: no folder is named or mapped to {name!r}")
-        )
+        rows.append((name, f"{counts[name]:,}", _names(sources) or f"none: no folder is named or mapped to {name!r}"))
     lines += [*_table(rows), ""]
     if left_out:
         lines.append(f"left out, neither a class nor mapped: {_names(left_out)}")
@@ -138,11 +135,11 @@ def pack(
     return "\n".join(lines).rstrip()
 
 
-def read(file: Path) -> Iterator[Any]:
+def read(file: Path | str) -> Iterator[Any]:
     """Reads a TFRecord of examples, plain or gzip: its first bytes tell, not its name.
 
     Args:
-      file: The path.
+      file: The path, or a gs:// address.
 
     Yields:
       `tf.train.Example`, one at a time.
@@ -154,12 +151,12 @@ def read(file: Path) -> Iterator[Any]:
         >>> for example in read(Path("data/sample/records/drawn.tfrecord")):  # doctest: +SKIP
         ...     print(example.features.feature["label"].bytes_list.value[0])
     """
-    try:
-        with file.open("rb") as stream:
-            compression = "GZIP" if stream.read(2) == b"\x1f\x8b" else ""
-    except OSError as error:
-        raise RetakeError(f"{file} cannot be read: {error.strerror}") from None
     tf = _tensorflow()
+    try:
+        with tf.io.gfile.GFile(str(file), "rb") as stream:
+            compression = "GZIP" if stream.read(2) == b"\x1f\x8b" else ""
+    except tf.errors.OpError as error:
+        raise RetakeError(f"{file} cannot be read: {error.message.rpartition('; ')[2]}") from None
     records = iter(tf.data.TFRecordDataset(str(file), compression))
     count = 0
     while True:
@@ -263,9 +260,7 @@ def inspect(file: Path) -> str:
         return f"{file}: no examples, {_size(file.stat().st_size)}"
 
     lines = [f"{file}: {len(lengths):,} examples, {_size(file.stat().st_size)}", ""]
-    lines += _table(
-        [("label", "examples"), *((name, f"{count:,}") for name, count in sorted(labels.items()))]
-    )
+    lines += _table([("label", "examples"), *((name, f"{count:,}") for name, count in sorted(labels.items()))])
     lines += [
         "",
         "formats: " + (", ".join(f"{name} {count:,}" for name, count in formats.most_common()) or "none"),
@@ -284,9 +279,7 @@ def inspect(file: Path) -> str:
 
 def _folders(images: Path) -> list[str]:
     try:
-        return sorted(
-            path.name for path in images.iterdir() if path.is_dir() and not path.name.startswith(".")
-        )
+        return sorted(path.name for path in images.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
         raise RetakeError(f"pictures' folder {images} cannot be read: {error.strerror}") from None
 
@@ -294,9 +287,7 @@ def _folders(images: Path) -> list[str]:
 def _files(folder: Path) -> list[Path]:
     try:
         next(folder.iterdir(), None)  # rglob is silent about a folder that it may not read
-        visible = (
-            path for path in folder.rglob("*") if "/." not in f"/{path.relative_to(folder).as_posix()}"
-        )
+        visible = (path for path in folder.rglob("*") if "/." not in f"/{path.relative_to(folder).as_posix()}")
         return sorted(path for path in visible if path.is_file())
     except OSError as error:
         raise RetakeError(f"pictures' folder {folder} cannot be read: {error.strerror}") from None
@@ -305,9 +296,7 @@ def _files(folder: Path) -> list[Path]:
 def _check_mapping(mapping: dict[str, str], folders: list[str], classes: list[str], images: Path) -> None:
     for folder, label in mapping.items():
         if label not in classes:
-            raise UsageError(
-                f"{folder!r} is mapped to {label!r}, which is no class; classes are {_names(classes)}"
-            )
+            raise UsageError(f"{folder!r} is mapped to {label!r}, which is no class; classes are {_names(classes)}")
         if folder not in folders:
             raise UsageError(f"{folder!r} is mapped to {label!r}, but {images} has only {_names(folders)}")
 
@@ -337,15 +326,11 @@ def _example(images: Path, file: _File, conflict: bool, max_pixels: int, max_byt
     try:
         encoded, _ = _load(images / file.name, max_pixels, max_bytes)
     except ValueError as problem:
-        raise RetakeError(
-            f"{images / file.name} changed while it was packed ({problem}); pack again"
-        ) from None
+        raise RetakeError(f"{images / file.name} changed while it was packed ({problem}); pack again") from None
     if hashlib.sha256(encoded).digest() != file.digest:
         raise RetakeError(f"{images / file.name} changed while it was packed; pack again")
     texts = {"image": encoded, "label": file.label.encode(), "filename": os.fsencode(file.name)}
-    feature = {
-        key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in texts.items()
-    }
+    feature = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in texts.items()}
     if conflict:
         feature["conflict"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)
@@ -385,22 +370,22 @@ def _label(example: Any) -> str | list[int] | None:
     raise ValueError(MALFORMED_LABEL)
 
 
-def _explain_identical(
-    identical: list[list[_File]], conflicts: list[list[_File]], different: int
-) -> list[str]:
+def _explain_identical(identical: list[list[_File]], conflicts: list[list[_File]], different: int) -> list[str]:
     if not identical:
         return []
     total = sum(len(group) for group in identical)
     lines = [
-        f"identical pictures: {total:,} in {len(identical):,} groups; {different:,} different pictures in all"
+        f"identical pictures: {total:,} in {len(identical):,} {_groups(identical)}; {different:,} different pictures in all"
     ]
     if conflicts:
-        lines.append(f"identical pictures with different labels: {len(conflicts):,} groups")
-        lines += [
-            "  " + " = ".join(f"{file.name} [{file.label}]" for file in group) for group in conflicts[:_NAMED]
-        ]
+        lines.append(f"identical pictures with different labels: {len(conflicts):,} {_groups(conflicts)}")
+        lines += ["  " + " = ".join(f"{file.name} [{file.label}]" for file in group) for group in conflicts[:_NAMED]]
         lines += [f"  and {len(conflicts) - _NAMED:,} more"] * (len(conflicts) > _NAMED)
     return lines
+
+
+def _groups(found: list[list[_File]]) -> str:
+    return "group" if len(found) == 1 else "groups"
 
 
 def _listed(what: str, names: list[str]) -> str:
@@ -419,11 +404,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 def _spread(ordered: list[int]) -> str:
     median = round(statistics.median(ordered))
-    return (
-        f"{ordered[0]:,}"
-        if ordered[0] == ordered[-1]
-        else f"{ordered[0]:,}–{ordered[-1]:,} (median {median:,})"
-    )
+    return f"{ordered[0]:,}" if ordered[0] == ordered[-1] else f"{ordered[0]:,}–{ordered[-1]:,} (median {median:,})"
 
 
 def _size(count: int) -> str:

@@ -1,0 +1,293 @@
+"""Class folders become records, and records of any origin are read and looked into."""
+
+import gzip
+import io
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from retake import records
+from retake.errors import RetakeError, UsageError
+
+CLASSES = ["food", "sandwich", "taco"]
+SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "hotdog"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared hot dog pictures are not on this machine")
+
+
+def save(path, seed=0, size=(40, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three pictures for each of the three classes."""
+    for label, name in enumerate(CLASSES):
+        for number in range(3):
+            save(tmp_path / "pictures" / name / f"{number}.jpg", seed=10 * label + number)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "records" / "packed.tfrecord"
+
+
+def example(**features):
+    def feature(value):
+        if isinstance(value[0], bytes):
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=value))
+        if isinstance(value[0], float):
+            return tf.train.Feature(float_list=tf.train.FloatList(value=value))
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=value))
+
+    return tf.train.Example(features=tf.train.Features(feature={k: feature(v) for k, v in features.items()}))
+
+
+def write(path, examples):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for each in examples:
+            writer.write(each.SerializeToString())
+
+
+def text(example, feature):
+    return example.features.feature[feature].bytes_list.value[0].decode()
+
+
+def test_every_picture_is_packed_with_its_bytes_its_class_and_its_name(folder, out):
+    report = records.pack(folder, out, CLASSES, {})
+    packed = {text(each, "filename"): each for each in records.read(out)}
+    assert sorted(packed) == sorted(f"{name}/{number}.jpg" for name in CLASSES for number in range(3))
+    for name, each in packed.items():
+        assert text(each, "label") == name.split("/")[0]
+        assert each.features.feature["image"].bytes_list.value[0] == (folder / name).read_bytes()
+        assert "conflict" not in each.features.feature
+    assert "9 examples" in report
+
+
+def test_the_classes_are_interleaved(folder, out):
+    records.pack(folder, out, CLASSES, {})
+    labels = [text(each, "label") for each in records.read(out)]
+    assert labels != sorted(labels)
+
+
+@pytest.mark.parametrize("ending", [".tfrecord", ".tfrecord.gz"])
+def test_the_same_pictures_give_the_same_bytes(folder, tmp_path, ending):
+    first, second = tmp_path / f"one{ending}", tmp_path / f"two{ending}"
+    records.pack(folder, first, CLASSES, {})
+    records.pack(folder, second, list(CLASSES), {})
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_name_that_ends_in_gz_is_compressed_and_read_all_the_same(folder, tmp_path):
+    records.pack(folder, tmp_path / "packed.tfrecord.gz", CLASSES, {})
+    assert gzip.decompress((tmp_path / "packed.tfrecord.gz").read_bytes())
+    assert len(list(records.read(tmp_path / "packed.tfrecord.gz"))) == 9
+
+
+def test_compression_is_known_by_the_first_bytes_and_not_by_the_name(folder, tmp_path):
+    records.pack(folder, tmp_path / "packed.tfrecord.gz", CLASSES, {})
+    (tmp_path / "packed.tfrecord.gz").rename(tmp_path / "renamed.tfrecord")
+    assert len(list(records.read(tmp_path / "renamed.tfrecord"))) == 9
+
+
+def test_another_ending_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(UsageError, match=r"must end in \.tfrecord or \.tfrecord\.gz"):
+        records.pack(tmp_path / "nowhere", tmp_path / "packed.tfrecords", CLASSES, {})
+
+
+def test_a_mapped_folder_counts_for_its_class_and_others_are_reported_as_left_out(folder, out):
+    save(folder / "hard taco" / "a.jpg", seed=50)
+    save(folder / "hot dog" / "b.jpg", seed=51)
+    report = records.pack(folder, out, CLASSES, {"hard taco": "taco"})
+    labels = [text(each, "label") for each in records.read(out)]
+    assert labels.count("taco") == 4 and len(labels) == 10
+    assert "left out, neither a class nor mapped: 'hot dog'" in report
+
+
+def test_a_mapping_to_an_unknown_class_names_the_classes(folder, out):
+    with pytest.raises(UsageError, match="'tacco', which is no class; classes are 'food', 'sandwich', 'taco'"):
+        records.pack(folder, out, CLASSES, {"food": "tacco"})
+    assert not out.exists()
+
+
+def test_a_mapping_from_a_missing_folder_names_the_folders(folder, out):
+    with pytest.raises(UsageError, match="has only 'food', 'sandwich', 'taco'"):
+        records.pack(folder, out, CLASSES, {"hard taco": "taco"})
+
+
+def test_a_class_without_a_folder_is_told(folder, out):
+    assert "none: no folder is named or mapped to 'pizza'" in records.pack(folder, out, [*CLASSES, "pizza"], {})
+
+
+def test_webp_becomes_png_and_is_reported(folder, out):
+    save(folder / "taco" / "new.webp", seed=60)
+    report = records.pack(folder, out, CLASSES, {})
+    image = {text(each, "filename"): each for each in records.read(out)}["taco/new.webp"]
+    assert tf.io.decode_png(image.features.feature["image"].bytes_list.value[0]).shape == (30, 40, 3)
+    assert "1 (taco/new.webp)" in report
+
+
+def test_unreadable_and_oversized_files_are_skipped_by_reason_and_name(folder, out):
+    (folder / "taco" / "empty.jpg").write_bytes(b"")
+    (folder / "taco" / "text.jpg").write_text("not a picture at all")
+    (folder / "food" / "cut.jpg").write_bytes((folder / "food" / "0.jpg").read_bytes()[:-300])
+    save(folder / "food" / "wide.png", size=(2000, 30))
+    (folder / "food" / ".DS_Store").write_bytes(b"not worth a word")
+    report = records.pack(folder, out, CLASSES, {}, max_pixels=50_000)
+    assert len(list(records.read(out))) == 9
+    assert "skipped, empty: 1 (taco/empty.jpg)" in report
+    assert "skipped, not a picture: 1 (taco/text.jpg)" in report
+    assert "skipped, damaged or cut off: 1 (food/cut.jpg)" in report
+    assert "skipped, over the pixel limit: 1 (food/wide.png)" in report
+    assert "DS_Store" not in report
+
+
+def test_identical_pictures_with_different_labels_are_listed_and_marked(folder, out):
+    (folder / "taco" / "same.jpg").write_bytes((folder / "food" / "0.jpg").read_bytes())
+    (folder / "taco" / "twice.jpg").write_bytes((folder / "taco" / "1.jpg").read_bytes())
+    report = records.pack(folder, out, CLASSES, {})
+    marked = {
+        text(each, "filename")
+        for each in records.read(out)
+        if each.features.feature["conflict"].int64_list.value == [1]
+    }
+    assert marked == {"food/0.jpg", "taco/same.jpg"}
+    assert "identical pictures: 4 in 2 groups; 9 different pictures in all" in report
+    assert "food/0.jpg [food] = taco/same.jpg [taco]" in report
+
+
+@pytest.mark.parametrize("pictures", ["missing", "empty"])
+def test_nothing_to_pack_is_one_clear_error(tmp_path, out, pictures):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RetakeError, match=pictures) as error:
+        records.pack(tmp_path / pictures, out, CLASSES, {})
+    assert "\n" not in str(error.value)
+
+
+def test_a_packing_that_fails_leaves_the_older_file_and_no_half_of_a_new_one(folder, out, monkeypatch):
+    records.pack(folder, out, CLASSES, {})
+    before = out.read_bytes()
+
+    def disappear(packed):
+        (folder / "taco" / "1.jpg").unlink()
+
+    monkeypatch.setattr(random.Random, "shuffle", lambda self, packed: disappear(packed))
+    with pytest.raises(RetakeError, match=r"taco/1\.jpg changed while it was packed"):
+        records.pack(folder, out, CLASSES, {})
+    assert out.read_bytes() == before
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(folder, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RetakeError, match="cannot be written"):
+        records.pack(folder, tmp_path / "file" / "packed.tfrecord", CLASSES, {})
+
+
+@pytest.mark.parametrize("ending", [".tfrecord", ".tfrecord.gz"])
+def test_a_file_that_is_cut_off_says_how_many_records_are_fine(folder, tmp_path, ending):
+    whole = tmp_path / f"packed{ending}"
+    records.pack(folder, whole, CLASSES, {})
+    whole.write_bytes(whole.read_bytes()[:-20])
+    with pytest.raises(RetakeError, match=rf"packed\{ending} is damaged or cut off after 8 records"):
+        list(records.read(whole))
+
+
+@pytest.mark.parametrize("content", [b"plain text, and no record", b"\x1f\x8b no gzip either"])
+def test_a_file_that_is_no_tfrecord_says_so(tmp_path, content):
+    (tmp_path / "x.tfrecord").write_bytes(content)
+    with pytest.raises(RetakeError, match=r"x\.tfrecord is no TFRecord"):
+        list(records.read(tmp_path / "x.tfrecord"))
+
+
+def test_records_that_are_no_examples_say_so(tmp_path):
+    with tf.io.TFRecordWriter(str(tmp_path / "x.tfrecord")) as writer:
+        writer.write(b"\xff\xff\xff")
+    with pytest.raises(RetakeError, match=r"no tf\.train\.Example in record 1"):
+        list(records.read(tmp_path / "x.tfrecord"))
+
+
+@pytest.mark.parametrize("name", ["missing.tfrecord", "."])
+def test_a_file_that_cannot_be_opened_is_one_clear_error(tmp_path, name):
+    with pytest.raises(RetakeError, match="cannot be read"):
+        list(records.read(tmp_path / name))
+
+
+@pytest.mark.parametrize("label", [[2], [0, 0, 1], [b"taco"]], ids=["index", "one-hot", "class name"])
+def test_a_label_may_be_an_index_or_one_hot_or_a_class_name(label):
+    assert records.label_index(example(label=label), CLASSES) == 2
+
+
+def test_a_single_integer_is_an_index_and_never_one_hot():
+    assert records.label_index(example(label=[1]), CLASSES) == 1
+    assert records.label_index(example(label=[0]), CLASSES) == 0
+
+
+@pytest.mark.parametrize(
+    ("features", "reason"),
+    [
+        ({}, records.MISSING_LABEL),
+        ({"label": [3]}, records.LABEL_OUT_OF_RANGE),
+        ({"label": [-1]}, records.LABEL_OUT_OF_RANGE),
+        ({"label": [0, 0, 0, 1]}, records.LABEL_OUT_OF_RANGE),
+        ({"label": [0, 0, 0]}, records.MALFORMED_LABEL),
+        ({"label": [1, 0, 1]}, records.MALFORMED_LABEL),
+        ({"label": [0, 2, 0]}, records.MALFORMED_LABEL),
+        ({"label": [0.0, 1.0, 0.0]}, records.MALFORMED_LABEL),
+        ({"label": [b"taco", b"food"]}, records.MALFORMED_LABEL),
+        ({"label": [b"Taco"]}, records.UNKNOWN_CLASS),
+        ({"label": [b"\xff"]}, records.UNKNOWN_CLASS),
+    ],
+    ids=str,
+)
+def test_a_label_that_cannot_be_read_gives_one_of_the_fixed_reasons(features, reason):
+    with pytest.raises(ValueError) as error:
+        records.label_index(example(**features), CLASSES)
+    assert str(error.value) == reason
+
+
+def test_inspect_tells_labels_formats_sizes_and_what_is_wrong(tmp_path):
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(stream, "PNG")
+    png = stream.getvalue()
+    examples = [
+        example(image=[png], label=[0, 1, 0]),
+        example(image=[png], label=[b"taco"]),
+        example(image=[png], label=[1]),
+        example(image=[b"text"], label=[1]),
+        example(label=[1]),
+        example(image=[png[:-30]]),
+    ]
+    write(tmp_path / "x.tfrecord", examples)
+    report = records.inspect(tmp_path / "x.tfrecord")
+    for part in (
+        *("6 examples", "[0, 1, 0]", "taco", "missing label", "PNG 4", "40 × 30"),
+        *("identical pictures: 3 in 1 group;", "record 1 [[0, 1, 0]] = record 2 [taco] = record 3 [[1]]"),
+        *("refused, not a picture: 1 (record 4)", "refused, empty: 1 (record 5)"),
+    ):
+        assert part in report, report
+
+
+def test_inspect_says_that_a_file_is_empty(tmp_path):
+    write(tmp_path / "x.tfrecord", [])
+    assert "no examples" in records.inspect(tmp_path / "x.tfrecord")
+
+
+@needs_shared
+def test_records_of_another_program_are_read_with_their_one_hot_labels():
+    found = [records.label_index(each, CLASSES) for each in records.read(SHARED / "records" / "taco_bias.tfrecord")]
+    assert [found.count(index) for index in range(3)] == [50, 50, 50]
+
+
+@needs_shared
+def test_real_web_pictures_are_packed_under_the_classes_of_their_maps(out):
+    folders = {"hard taco": "taco", "flat taco": "taco", "submarine sandwich": "sandwich"}
+    report = records.pack(SHARED / "images", out, CLASSES, folders)
+    assert "1,350 examples" in report
+    assert "left out, neither a class nor mapped: 'hot dog', 'open face sandwich'" in report
