@@ -529,5 +529,6 @@ def _write(file: Path, content: bytes) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    without_nodes = re.sub(r"{{.*?}} *", "", str(error))  # TensorFlow's names of functions and nodes
-    return (without_nodes.strip().splitlines() or [type(error).__name__])[0][:160]
+    """What went wrong, without TensorFlow's preamble and its names of functions and nodes."""
+    text = re.sub(r"{{.*?}} *", "", str(error).rpartition("<stack traces unavailable>")[2])
+    return (text.strip().splitlines() or [type(error).__name__])[0][:160]
