@@ -30,9 +30,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 Image.init()
 # Not all that Pillow knows: EPS starts Ghostscript, and TGA recognises what is no picture.
-_READABLE = [
-    name for name in (*GRAPH_FORMATS, "MPO", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM") if name in Image.OPEN
-]
+_READABLE = [name for name in (*GRAPH_FORMATS, "MPO", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM") if name in Image.OPEN]
 
 
 def probe(encoded: bytes) -> tuple[str, int, int]:
@@ -45,8 +43,10 @@ def probe(encoded: bytes) -> tuple[str, int, int]:
       ValueError: the bytes are no picture; the message is one of `REASONS`.
 
     Example:
-        >>> probe(b"GIF89a" + bytes([2, 0, 1, 0, 0, 0, 0]) + b";")
-        ('GIF', 2, 1)
+        >>> picture = io.BytesIO()
+        >>> Image.new("RGB", (4, 3)).save(picture, "JPEG")
+        >>> probe(picture.getvalue())
+        ('JPEG', 4, 3)
     """
     with _open(encoded) as image:
         return _format(image), image.width, image.height
