@@ -374,18 +374,16 @@ def _explain_identical(identical: list[list[_File]], conflicts: list[list[_File]
     if not identical:
         return []
     total = sum(len(group) for group in identical)
-    lines = [
-        f"identical pictures: {total:,} in {len(identical):,} {_groups(identical)}; {different:,} different pictures in all"
-    ]
+    lines = [f"identical pictures: {total:,} in {_groups(identical)}; {different:,} different pictures in all"]
     if conflicts:
-        lines.append(f"identical pictures with different labels: {len(conflicts):,} {_groups(conflicts)}")
+        lines.append(f"identical pictures with different labels: {_groups(conflicts)}")
         lines += ["  " + " = ".join(f"{file.name} [{file.label}]" for file in group) for group in conflicts[:_NAMED]]
         lines += [f"  and {len(conflicts) - _NAMED:,} more"] * (len(conflicts) > _NAMED)
     return lines
 
 
 def _groups(found: list[list[_File]]) -> str:
-    return "group" if len(found) == 1 else "groups"
+    return f"{len(found):,} group{'s' * (len(found) != 1)}"
 
 
 def _listed(what: str, names: list[str]) -> str:
