@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from typing import Any
 
 import tensorflow as tf
@@ -30,7 +29,7 @@ _ACCURACY = "sparse_categorical_accuracy"
 _log = logging.getLogger("retake")
 
 
-def eval_config(config: EvaluatorSection, classes: list[str]) -> tfma.EvalConfig:
+def eval_config(config: EvaluatorSection) -> tfma.EvalConfig:
     """What TFMA measures and what the gate asks for; the change threshold counts only where there is a baseline."""
     threshold = tfma.MetricThreshold(
         value_threshold=tfma.GenericValueThreshold(lower_bound={"value": config.min_accuracy}),
@@ -38,27 +37,18 @@ def eval_config(config: EvaluatorSection, classes: list[str]) -> tfma.EvalConfig
             absolute={"value": -config.max_regression - 1e-9}, direction=tfma.MetricDirection.HIGHER_IS_BETTER
         ),
     )
-    per_class = tfma.BinarizationOptions(class_ids={"values": range(len(classes))})
     return tfma.EvalConfig(
         model_specs=[
-            tfma.ModelSpec(
-                signature_name="serving_default", label_key="label", prediction_key="probabilities"
-            ),
+            tfma.ModelSpec(signature_name="serving_default", label_key="label", prediction_key="probabilities"),
         ],
         slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=["label"])],
         metrics_specs=[
             tfma.MetricsSpec(
                 metrics=[
                     tfma.MetricConfig(class_name="ExampleCount"),
-                    tfma.MetricConfig(
-                        class_name="SparseCategoricalAccuracy", threshold=threshold
-                    ),
+                    tfma.MetricConfig(class_name="SparseCategoricalAccuracy", threshold=threshold),
                     tfma.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
                 ]
-            ),
-            tfma.MetricsSpec(
-                metrics=[tfma.MetricConfig(class_name="Precision"), tfma.MetricConfig(class_name="Recall")],
-                binarize=per_class,
             ),
         ],
     )
@@ -83,9 +73,7 @@ class Executor(executor.Executor):
 
         evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
-        if (
-            baselines
-        ):  # Also where it was set aside: the resolver reads here what the candidate was judged against.
+        if baselines:  # Also where it was set aside: the resolver reads here what the candidate was judged against.
             blessing.set_int_custom_property("baseline_model_id", baselines[0].id)
         classes = _card(candidate)["classes"]
         metrics = readable_metrics(evaluation.uri, "", classes)
@@ -110,9 +98,7 @@ def _obstacle(baselines: list[types.Artifact], candidate: types.Artifact) -> str
         return "no blessed model yet"
     there, here = _card(baselines[0]), _card(candidate)
     if there is None:
-        return (
-            f"the blessed model {baselines[0].uri} is gone or was not made by this pipeline, so not compared"
-        )
+        return f"the blessed model {baselines[0].uri} is gone or was not made by this pipeline, so not compared"
     if there["classes"] != here["classes"]:
         return f"the blessed model knows other classes ({', '.join(there['classes'])}), so not compared"
     return None
@@ -127,30 +113,33 @@ def _card(model: types.Artifact) -> Any:
 
 
 def readable_metrics(evaluation: str, model_name: str, classes: list[str]) -> dict[str, Any]:
-    """{"accuracy": …, "precision": {class: …}, "recall": …, "class_accuracy": …} of TFMA's output folder.
+    """Accuracy, and precision, recall and confusion by class, of TFMA's output folder.
 
-    Precision of a class that was never predicted is None.
+    All follow from the most probable class; TFMA's own Precision and Recall of a class ask for a probability over a
+    threshold instead. Precision of a class that was never predicted is None.
+
+    Returns:
+      {"accuracy": …, "precision": {class: …}, "recall": {class: …}, "confusion": {actual: {predicted: pictures}}}.
     """
     result = tfma.load_eval_result(evaluation, model_name=model_name)
-    overall = result.get_metrics_for_slice() or {}
-    metrics: dict[str, Any] = {"accuracy": overall[_ACCURACY]["doubleValue"]}
-    for name in ("precision", "recall"):
-        by_class = {c: result.get_metrics_for_slice(class_id=i) or {} for i, c in enumerate(classes)}
-        metrics[name] = {
-            c: _number(values.get(name, {}).get("doubleValue")) for c, values in by_class.items()
-        }
-    return metrics
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or math.isnan(float(value)) else float(value)
+    accuracy = result.get_metrics_for_slice()[_ACCURACY]["doubleValue"]
+    [plots] = [plots for slice_key, plots in result.plots if slice_key == ()]
+    confusion = {actual: dict.fromkeys(classes, 0) for actual in classes}
+    for entry in plots[""][""]["multiClassConfusionMatrixAtThresholds"]["matrices"][0]["entries"]:
+        actual, predicted = entry.get("actualClassId", 0), entry.get("predictedClassId", 0)
+        confusion[classes[actual]][classes[predicted]] = int(entry["numWeightedExamples"])
+    predicted = {c: sum(row[c] for row in confusion.values()) for c in classes}
+    return {
+        "accuracy": accuracy,
+        "precision": {c: confusion[c][c] / predicted[c] if predicted[c] else None for c in classes},
+        "recall": {c: confusion[c][c] / sum(confusion[c].values()) for c in classes},
+        "confusion": confusion,
+    }
 
 
 def _gate(exec_properties: dict[str, Any]) -> tuple[float, float]:
     config = json.loads(exec_properties["eval_config"])
-    [threshold] = [
-        m["threshold"] for spec in config["metrics_specs"] for m in spec["metrics"] if "threshold" in m
-    ]
+    [threshold] = [m["threshold"] for spec in config["metrics_specs"] for m in spec["metrics"] if "threshold" in m]
     lower_bound = threshold["value_threshold"].get("lower_bound", 0)
     return lower_bound, -threshold["change_threshold"]["absolute"]
 
@@ -165,7 +154,5 @@ def _reason(
     if baseline is None:
         return f"{measured} reaches {min_accuracy:g}; {obstacle}"
     if not blessed:
-        return (
-            f"{measured} is worse than the blessed model's {baseline:.3f} by more than {max_regression:.3g}"
-        )
+        return f"{measured} is worse than the blessed model's {baseline:.3f} by more than {max_regression:.3g}"
     return f"{measured} reaches {min_accuracy:g} and stands up to the blessed model's {baseline:.3f}"

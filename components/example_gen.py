@@ -83,8 +83,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         splits = super().GenerateExamplesByBeam(pipeline, exec_properties)
         tallies = [
             examples
-            | f"Tally {split}"
-            >> beam.Map(lambda e, s=split: (s, e.features.feature["label"].int64_list.value[0]))
+            | f"Tally {split}" >> beam.Map(lambda e, s=split: (s, e.features.feature["label"].int64_list.value[0]))
             for split, examples in splits.items()
         ]
         _ = (
@@ -124,19 +123,18 @@ class RecordsExampleGen(FileBasedExampleGen):
     Args:
       location: folder or gs:// prefix, or a runtime parameter for it.
       data: classes, split and limits.
+      code: fingerprint of the code that the node runs, for the cache.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
     DRIVER_CLASS = RecordsDriver
 
-    def __init__(self, location: Any, data: DataSection):
-        # The location is the runtime parameter; a copy of it here would defeat the cache key's purpose.
-        settings = data.model_dump(include={"classes", "max_pixels", "max_bytes", "max_dropped"})
+    def __init__(self, location: Any, data: DataSection, code: str):
+        settings = data.model_dump(include={"classes", "max_pixels", "max_bytes", "max_dropped"}) | {"code": code}
         custom_config = example_gen_pb2.CustomConfig()
         custom_config.custom_config.Pack(json_format.ParseDict(settings, struct_pb2.Struct()))
         buckets = [
-            example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=data.split[name])
-            for name in ("train", "eval")
+            example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=data.split[name]) for name in ("train", "eval")
         ]
         super().__init__(
             input_base=location,
@@ -238,9 +236,7 @@ def _check(counts: dict[str, Any], settings: dict[str, Any], location: str) -> N
     total = dropped + sum(sum(classes.values()) for classes in counts["examples"].values())
     reasons = ", ".join(f"{number} {reason}" for reason, number in counts["dropped"].items())
     if not total:
-        raise RetakeError(
-            f"the record files below {location} hold no examples; look with: retake records inspect FILE"
-        )
+        raise RetakeError(f"the record files below {location} hold no examples; look with: retake records inspect FILE")
     if dropped > settings["max_dropped"] * total:
         raise RetakeError(
             f"{dropped} of {total} examples below {location} cannot train ({reasons}): more than "

@@ -48,9 +48,7 @@ class Executor(executor.Executor):
         try:
             version = push(self.GetModelPath(input_dict), base, json.dumps({"blessing": blessing.uri}))
         except (OSError, tf.errors.OpError) as error:
-            raise RetakeError(
-                f"the model cannot be pushed to {base} ({error}); see pusher.destination"
-            ) from error
+            raise RetakeError(f"the model cannot be pushed to {base} ({error}); see pusher.destination") from error
         self._MarkPushed(pushed, pushed_destination=f"{base}/{version}", pushed_version=str(version))
 
 

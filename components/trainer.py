@@ -43,12 +43,11 @@ def run_fn(fn_args: FnArgs) -> None:
     train = Split(fn_args.train_files, to_pixels, config)
     weights = train.weights(config, len(classes))
     with _strategy().scope():
+        frozen = config.fine_tune_layers == 0
         backbone = backbones.build(
-            model_config.backbone, model_config.weights, model_config.image_size, lambda: train.sample(128)
+            model_config.backbone, model_config.weights, model_config.image_size, frozen, lambda: train.sample(64)
         )
-        if (
-            model_config.backbone == "LeNet5"
-        ):  # Nothing to freeze: the whole network trains at the head's rate.
+        if model_config.backbone == "LeNet5":  # Nothing to freeze: the whole network trains at the head's rate.
             head = _head(backbone.network.output_shape[-1:], len(classes), config)
             layers: int | str = "all"
             schedule = Schedule(config.epochs, config.learning_rate, config.patience)
@@ -124,21 +123,15 @@ class Split:
         """(pixels, label, weight) of the examples where `side` is true, shuffled anew in each epoch."""
         rows = self.pixels().unbatch().map(lambda pixels: tf.cast(pixels, tf.uint8))
         columns = tf.data.Dataset.from_tensor_slices((self.labels, weights, side))
-        chosen = (
-            tf.data.Dataset.zip(rows, columns).filter(lambda _, c: c[2]).map(lambda x, c: (x, c[0], c[1]))
-        )
+        chosen = tf.data.Dataset.zip(rows, columns).filter(lambda _, c: c[2]).map(lambda x, c: (x, c[0], c[1]))
         size = int(np.prod(rows.element_spec.shape))
         if size * side.sum() <= PIXEL_CACHE_BYTES:
             chosen = chosen.cache()
-        return (
-            chosen.shuffle(1000 if size < 2**16 else 250, seed=self._seed).batch(self.batch_size).prefetch(1)
-        )
+        return chosen.shuffle(1000 if size < 2**16 else 250, seed=self._seed).batch(self.batch_size).prefetch(1)
 
     def sample(self, number: int) -> np.ndarray:
         """The first pictures' pixels, float32[≤ number, size, size, 3]."""
-        return np.concatenate(list(self.pixels().take(-(-number // self.batch_size)).as_numpy_iterator()))[
-            :number
-        ]
+        return np.concatenate(list(self.pixels().take(-(-number // self.batch_size)).as_numpy_iterator()))[:number]
 
     def weights(self, config: TrainerSection, classes: int) -> np.ndarray:
         """float32[n] with mean 1: the record file's weight times the class's."""
@@ -337,6 +330,4 @@ def _export(model: keras.Model, to_pixels: Any, classes: list[str], folder: str)
     def image_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return answer(image_bytes)
 
-    tf.saved_model.save(
-        served, folder, signatures={"serving_default": serving_default, "image_bytes": image_bytes}
-    )
+    tf.saved_model.save(served, folder, signatures={"serving_default": serving_default, "image_bytes": image_bytes})

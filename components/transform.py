@@ -17,9 +17,7 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
     Pixels are whole numbers from 0 to 255; a transform graph has no smaller type to hand on than float32.
     """
     size = int(custom_config["image_size"])
-    pixels = tf.map_fn(
-        lambda image: to_pixels(image, size), dense(inputs["image"]), fn_output_signature=tf.float32
-    )
+    pixels = tf.map_fn(lambda image: to_pixels(image, size), dense(inputs["image"]), fn_output_signature=tf.float32)
     pixels = tf.ensure_shape(pixels, (None, size, size, 3))
     return {"pixels": pixels, "label": dense(inputs["label"]), "source": dense(inputs["source"])}
 

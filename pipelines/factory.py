@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+from types import ModuleType
 from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2
@@ -12,10 +15,14 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Channel
 from tfx.types.standard_artifacts import Model, ModelBlessing
 
+from components import backbones, example_gen
+from components import trainer as trainer_function
+from components import transform as transform_graph
 from components.evaluator import GatedEvaluator, eval_config
 from components.example_gen import RecordsExampleGen
 from components.pusher import WholePusher
 from components.resolver import BaselineStrategy
+from retake import images, records
 from retake.config import Config
 from retake.weights import Weights
 
@@ -45,7 +52,9 @@ def build(
     Returns:
       A pipeline with the runtime parameters `data` and `push`.
     """
-    examples = RecordsExampleGen(RuntimeParameter(DATA_PARAMETER, str), config.data).with_id("ExampleGen")
+    examples = RecordsExampleGen(
+        RuntimeParameter(DATA_PARAMETER, str), config.data, _code(example_gen, images, records)
+    ).with_id("ExampleGen")
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     schema = SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=True)
     validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
@@ -55,7 +64,7 @@ def build(
         preprocessing_fn="components.transform.preprocessing_fn",
         materialize=False,
         disable_statistics=True,
-        custom_config={"image_size": config.model.image_size},
+        custom_config={"image_size": config.model.image_size, "code": _code(transform_graph)},
     )
     trainer = Trainer(
         run_fn="components.trainer.run_fn",
@@ -67,6 +76,7 @@ def build(
             "weights_fingerprint": weights.fingerprint,
             "trainer": config.trainer.model_dump(),
             "classes": config.data.classes,
+            "code": _code(trainer_function, backbones),
         },
     )
     channels: dict[str, Any] = {"model": Channel(type=Model), "model_blessing": Channel(type=ModelBlessing)}
@@ -77,7 +87,7 @@ def build(
         examples=examples.outputs["examples"],
         model=trainer.outputs["model"],
         baseline_model=resolver.outputs["model"],
-        eval_config=eval_config(config.evaluator, config.data.classes),
+        eval_config=eval_config(config.evaluator),
         schema=schema.outputs["schema"],
     ).with_id("Evaluator")
     pusher = WholePusher(
@@ -93,3 +103,8 @@ def build(
         metadata_connection_config=metadata,
         beam_pipeline_args=config.beam.arguments,
     )
+
+
+def _code(*modules: ModuleType) -> str:
+    """Fingerprint of what a node runs: for its cache TFX looks into a `module_file`, but not into a function."""
+    return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()

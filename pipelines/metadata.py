@@ -10,12 +10,17 @@ from urllib.parse import urlsplit
 
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
-from retake.summary import Node, Summary
 
 from retake.errors import UsageError
+from retake.summary import Node, NodeState, Summary
 
 PASSWORD_VARIABLE = "RETAKE_METADATA_PASSWORD"  # noqa: S105
 
+_STATES: dict[int, NodeState] = {
+    metadata_store_pb2.Execution.COMPLETE: "complete",
+    metadata_store_pb2.Execution.CACHED: "cached",
+    metadata_store_pb2.Execution.RUNNING: "running",
+}
 
 
 def connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:
@@ -44,6 +49,14 @@ def connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:
         server.dbname, server.port = database, str(parts.port or 5432)
     server.host, server.user, server.password = parts.hostname, parts.username or "", password
     return config
+
+
+def node_state(node_id: str, execution: metadata_store_pb2.Execution, before: list[Node]) -> NodeState:
+    """A node's state in words; a resolver only looks up, so it counts as cached where all before it is."""
+    state = _STATES.get(execution.last_known_state, "failed")
+    if node_id == "Resolver" and state == "complete" and all(node.cached for node in before):
+        return "cached"
+    return state
 
 
 def summarize(
@@ -78,20 +91,17 @@ def summarize(
         if execution is None:
             nodes.append(Node(id=node_id, state="not run"))
             continue
-        cached = execution.last_known_state == metadata_store_pb2.Execution.CACHED
-        completed = cached or execution.last_known_state == metadata_store_pb2.Execution.COMPLETE
+        state = node_state(node_id, execution, nodes)
         seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
-        nodes.append(
-            Node(id=node_id, state="completed" if completed else "failed", seconds=seconds, cached=cached)
-        )
+        nodes.append(Node(id=node_id, state=state, seconds=seconds, cached=state == "cached"))
     counts = _json(outputs, "examples", "counts") or {}
     blessing = outputs.get("blessing", {})
     pushed = outputs.get("pushed_model", {})
-    completed = failure is None and all(node.state == "completed" for node in nodes)
+    complete = failure is None and all(node.state in ("complete", "cached") for node in nodes)
     return Summary(
         run_id=run_id,
         runner=runner,
-        state="completed" if completed else "failed",
+        state="complete" if complete else "failed",
         nodes=nodes,
         examples=counts.get("examples", {}),
         dropped=counts.get("dropped", {}),
@@ -103,9 +113,7 @@ def summarize(
     )
 
 
-def _outputs(
-    store: MetadataStore, by_node: dict[str, metadata_store_pb2.Execution]
-) -> dict[str, dict[str, Any]]:
+def _outputs(store: MetadataStore, by_node: dict[str, metadata_store_pb2.Execution]) -> dict[str, dict[str, Any]]:
     """Custom properties of the run's artifacts by output key, resolvers left out."""
     executions = {execution.id: node for node, execution in by_node.items() if node != "Resolver"}
     found = {}
@@ -113,8 +121,7 @@ def _outputs(
         if event.type == metadata_store_pb2.Event.OUTPUT:
             [artifact] = store.get_artifacts_by_id([event.artifact_id])
             found[event.path.steps[0].key] = {
-                name: getattr(value, value.WhichOneof("value"))
-                for name, value in artifact.custom_properties.items()
+                name: getattr(value, value.WhichOneof("value")) for name, value in artifact.custom_properties.items()
             }
     return found
 

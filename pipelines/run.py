@@ -44,9 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m pipelines.run",
         description="Train an image classifier on labelled records, gate it against the model in service, push it.",
     )
-    parser.add_argument(
-        "--runner", choices=RUNNERS, default="local", help="where the nodes run (default: local)"
-    )
+    parser.add_argument("--runner", choices=RUNNERS, default="local", help="where the nodes run (default: local)")
     parser.add_argument(
         "--config", default="sample", metavar="NAME", help="a file of configs/, or a path (default: sample)"
     )

@@ -49,7 +49,9 @@ def run(config: Config, options: argparse.Namespace, command: list[str]) -> int:
     folder = root / "runs" / run_id
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with progress.captured(folder / "log.txt", options.verbose) as console, _alone(root, console):
-        console.print(f"[bold]{config.pipeline.name}[/] · run {run_id} · log {_short(folder / 'log.txt')}")
+        console.print(
+            f"[bold]{config.pipeline.name}[/] · run {run_id} · log {_short(folder / 'log.txt')}", soft_wrap=True
+        )
         code, summary = _run(config, root, run_id, console, shlex.join(command))
         if summary is not None:
             summaries.write(summary, folder / "summary.json")
@@ -90,20 +92,16 @@ def _run(config: Config, root: Path, run_id: str, console: Console, command: str
         try:
             with show.node(node_id):
                 done = run_node.launch(pipeline, node_id, connection)
-            show.done(done.state)
+            show.done(done.state.lower())
         except KeyboardInterrupt:
             show.done("interrupted")
-            code, failure = 130, f"interrupted in {node_id}"
+            code, failure = 130, "interrupted"
             console.print(f"Interrupted. Go on with:\n  {command}", markup=False)
         except Exception as error:
             show.done("failed")
             logging.exception("%s failed", node_id)
-            cause = (
-                str(error)
-                if isinstance(error, RetakeError)
-                else f"{type(error).__name__}: {_first_line(error)}"
-            )
-            code, failure = 1, f"{node_id} failed: {cause}"
+            cause = str(error) if isinstance(error, RetakeError) else f"{type(error).__name__}: {_first_line(error)}"
+            code, failure = 1, cause
         if code:
             break
     return code, metadata.summarize(connection, config.pipeline.name, run_id, "local", node_ids, failure)

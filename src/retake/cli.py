@@ -39,9 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     records = commands.add_parser("records", help="pack pictures into TFRecords, look into TFRecords")
     records = records.add_subparsers(required=True, metavar="COMMAND")
     pack = records.add_parser("pack", help="class folders of pictures → one shuffled TFRecord")
-    pack.add_argument(
-        "images", type=Path, metavar="IMAGES_DIR", help="folder with one folder of pictures per class"
-    )
+    pack.add_argument("images", type=Path, metavar="IMAGES_DIR", help="folder with one folder of pictures per class")
     pack.add_argument("out", type=Path, metavar="OUT.tfrecord", help="ends in .tfrecord or .tfrecord.gz")
     pack.add_argument("--config", required=True, metavar="NAME", help="configuration that names the classes")
     pack.add_argument(
@@ -52,9 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         help='pack a folder as a class: "hard taco=taco"',
     )
     pack.set_defaults(run=_pack)
-    inspect = records.add_parser(
-        "inspect", help="counts, classes, sizes, duplicates and unreadable examples of a file"
-    )
+    inspect = records.add_parser("inspect", help="counts, classes, sizes, duplicates and unreadable examples of a file")
     inspect.add_argument("file", type=Path, metavar="FILE")
     inspect.set_defaults(run=_inspect)
 
@@ -90,8 +86,9 @@ def _sample(options: argparse.Namespace) -> None:
 def _pack(options: argparse.Namespace) -> None:
     from retake import config, records
 
-    classes = config.load(options.config).data.classes
-    print(records.pack(options.images, options.out, classes, _pairs(options.map, "--map", "FOLDER=CLASS")))
+    data = config.load(options.config).data
+    mapping = _pairs(options.map, "--map", "FOLDER=CLASS")
+    print(records.pack(options.images, options.out, data.classes, mapping, data.max_pixels, data.max_bytes))
 
 
 def _inspect(options: argparse.Namespace) -> None:

@@ -30,9 +30,7 @@ class Section(BaseModel):
 class PipelineSection(Section):
     """Identity of the pipeline and where its runs, artifacts and logs lie."""
 
-    name: str = Field(
-        pattern=r"^[a-z][a-z0-9-]*$", description="Name of the pipeline and of its models' folder."
-    )
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$", description="Name of the pipeline and of its models' folder.")
     root: str = Field("runs/{name}", description="Folder or gs:// prefix for artifacts, metadata and logs.")
     caching: bool = Field(True, description="Reuse the outputs of a node whose inputs have not changed.")
 
@@ -40,23 +38,15 @@ class PipelineSection(Section):
 class DataSection(Section):
     """The records, their classes and what is accepted of them."""
 
-    location: str = Field(
-        description="Folder or gs:// prefix; every .tfrecord and .tfrecord.gz below it is read."
-    )
-    sample: bool = Field(
-        False, description="Draw the embedded pictures into `location` when it does not exist."
-    )
+    location: str = Field(description="Folder or gs:// prefix; every .tfrecord and .tfrecord.gz below it is read.")
+    sample: bool = Field(False, description="Draw the embedded pictures into `location` when it does not exist.")
     classes: list[str] = Field(min_length=2, description="Class names; the position is the label's index.")
     split: dict[str, Annotated[int, Field(gt=0)]] = Field(
         {"train": 80, "eval": 20}, description="Hash buckets of the train and eval splits."
     )
-    max_pixels: int = Field(
-        40_000_000, gt=0, description="Larger pictures are dropped before they are decoded."
-    )
+    max_pixels: int = Field(40_000_000, gt=0, description="Larger pictures are dropped before they are decoded.")
     max_bytes: int = Field(20_000_000, gt=0, description="Larger encoded pictures are dropped.")
-    max_dropped: Share = Field(
-        0.1, description="The run stops when more than this share of examples is dropped."
-    )
+    max_dropped: Share = Field(0.1, description="The run stops when more than this share of examples is dropped.")
 
     @field_validator("classes")
     @classmethod
@@ -82,9 +72,7 @@ class ModelSection(Section):
         description="`imagenet` (Keras downloads them), the path of a weights file, `none` (random), or `auto`: "
         "imagenet where it can be reached, else random with a word about it.",
     )
-    image_size: int = Field(
-        224, ge=32, le=1024, description="Pictures become image_size × image_size pixels."
-    )
+    image_size: int = Field(224, ge=32, le=1024, description="Pictures become image_size × image_size pixels.")
 
 
 class TrainerSection(Section):
@@ -92,9 +80,7 @@ class TrainerSection(Section):
 
     seed: int = Field(7, ge=0, description="Seeds initial weights, dropout and shuffling.")
     epochs: int = Field(200, ge=1, description="Most epochs for the head; early stopping ends it sooner.")
-    patience: int = Field(
-        15, ge=1, description="Epochs without a better validation loss before the head stops."
-    )
+    patience: int = Field(15, ge=1, description="Epochs without a better validation loss before the head stops.")
     batch_size: int = Field(32, ge=1, description="Pictures, or rows of features, in a step.")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's rate for the head.")
     dropout: float = Field(0.5, ge=0, lt=1, description="Dropout before the softmax layer.")
@@ -104,9 +90,7 @@ class TrainerSection(Section):
     )
     fine_tune_epochs: int = Field(5, ge=1, description="Most epochs of fine-tuning.")
     fine_tune_learning_rate: float = Field(1e-5, gt=0, description="Adam's rate for fine-tuning.")
-    class_weights: bool = Field(
-        True, description="Weigh classes by the inverse of their share of the pictures."
-    )
+    class_weights: bool = Field(True, description="Weigh classes by the inverse of their share of the pictures.")
     record_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {},
         description="Weight of an example by the record file it came from: the first pattern that matches the path "
@@ -125,9 +109,7 @@ class TrainerSection(Section):
 class EvaluatorSection(Section):
     """The gate between a trained model and the models' folder."""
 
-    min_accuracy: Share = Field(
-        0.5, description="A candidate below this accuracy on the eval split is not blessed."
-    )
+    min_accuracy: Share = Field(0.5, description="A candidate below this accuracy on the eval split is not blessed.")
     max_regression: Share = Field(
         0.0,
         description="How much worse than the latest blessed model a candidate may be on the same eval split.",
@@ -219,9 +201,7 @@ def load(name: str, overrides: list[str] | None = None) -> Config:
         raw = yaml.safe_load(path.read_text())
     except OSError as error:
         known = ", ".join(available()) or "none here; run from the project's folder"
-        raise UsageError(
-            f"configuration {str(path)!r} cannot be read ({error.strerror}); there are: {known}"
-        ) from None
+        raise UsageError(f"configuration {str(path)!r} cannot be read ({error.strerror}); there are: {known}") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
@@ -239,9 +219,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     section, dot, name = key.partition(".")
     if not separator or not dot:
-        raise UsageError(
-            f"--set {override!r} must read section.key=value, for example --set trainer.epochs=3"
-        )
+        raise UsageError(f"--set {override!r} must read section.key=value, for example --set trainer.epochs=3")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
