@@ -82,7 +82,7 @@ class Executor(executor.Executor):
         evaluation.set_string_custom_property(BASELINE_METRICS_PROPERTY, json.dumps(baseline))
         blessed = blessing.get_int_custom_property("blessed") == 1
         gate = _gate(exec_properties)
-        reason = _reason(blessed, gate, metrics["accuracy"], baseline and baseline["accuracy"], obstacle)
+        reason = _reason(blessed, gate, metrics["accuracy"], baseline["accuracy"] if baseline else None, obstacle)
         blessing.set_string_custom_property(REASON_PROPERTY, reason)
 
 

@@ -36,8 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("folder", type=Path, nargs="?", default=Path("data/sample"))
     sample.set_defaults(run=_sample)
 
-    records = commands.add_parser("records", help="pack pictures into TFRecords, look into TFRecords")
-    records = records.add_subparsers(required=True, metavar="COMMAND")
+    group = commands.add_parser("records", help="pack pictures into TFRecords, look into TFRecords")
+    records = group.add_subparsers(required=True, metavar="COMMAND")
     pack = records.add_parser("pack", help="class folders of pictures → one shuffled TFRecord")
     pack.add_argument("images", type=Path, metavar="IMAGES_DIR", help="folder with one folder of pictures per class")
     pack.add_argument("out", type=Path, metavar="OUT.tfrecord", help="ends in .tfrecord or .tfrecord.gz")
