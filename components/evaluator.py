@@ -76,7 +76,8 @@ class Executor(executor.Executor):
         if baselines:  # Also where it was set aside: the resolver reads here what the candidate was judged against.
             blessing.set_int_custom_property("baseline_model_id", baselines[0].id)
         classes = _card(candidate)["classes"]
-        metrics = readable_metrics(evaluation.uri, "", classes)
+        # TFMA names the models where there are two of them.
+        metrics = readable_metrics(evaluation.uri, "" if obstacle else "candidate", classes)
         baseline = None if obstacle else readable_metrics(evaluation.uri, "baseline", classes)
         evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(metrics))
         evaluation.set_string_custom_property(BASELINE_METRICS_PROPERTY, json.dumps(baseline))

@@ -8,6 +8,7 @@ for as many epochs. Fine-tuning follows at a lower rate where the configuration 
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 import logging
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components import backbones
+from components.features import of_pictures, store_for
 from retake.config import ModelSection, TrainerSection
 
 MODEL_CARD = "assets.extra/retake.json"
@@ -52,7 +54,8 @@ def run_fn(fn_args: FnArgs) -> None:
             layers: int | str = "all"
             schedule = Schedule(config.epochs, config.learning_rate, config.patience)
         else:
-            head = _train_head(backbone.network, train, weights, len(classes), config, fn_args.model_run_dir)
+            store = None if backbone.weights == "random" else _feature_store(fn_args.custom_config)
+            head = _train_head(backbone.network, train, weights, len(classes), config, store, fn_args.model_run_dir)
             layers = config.fine_tune_layers
             schedule = Schedule(config.fine_tune_epochs, config.fine_tune_learning_rate, 2)
         model = keras.Sequential([backbone.network, head], name="classifier")
@@ -89,29 +92,29 @@ class Split:
         self.batch_size = config.batch_size
         self._seed = config.seed
         columns = [
-            (
-                batch["label"],
-                batch["source"],
-                tf.strings.to_hash_bucket_strong(batch["image"], 100, (config.seed, 1)),
-            )
+            (batch["label"].numpy(), batch["source"].numpy(), [_digest(image) for image in batch["image"].numpy()])
             for batch in self._examples().batch(256).map(_parse)
         ]
-        labels, sources, buckets = (np.concatenate(column) for column in zip(*columns, strict=True))
-        self.labels: np.ndarray = labels
-        self.sources = [source.decode() for source in sources]
+        self.labels: np.ndarray = np.concatenate([labels for labels, _, _ in columns])
+        self.sources = [source.decode() for _, sources, _ in columns for source in sources]
+        self.digests: list[bytes] = [digest for _, _, digests in columns for digest in digests]
+        buckets = np.array([int.from_bytes(digest[:8], "big") % 100 for digest in self.digests])
         self.held_out: np.ndarray = buckets < VALIDATION_PERCENT
         """bool[n]: tells when to stop; by the picture's bytes, so that identical pictures are on the same side."""
         if not self.held_out.any() or self.held_out.all():
-            self.held_out = np.arange(len(labels)) % 7 == 0
+            self.held_out = np.arange(len(self.labels)) % 7 == 0
 
     def _examples(self) -> tf.data.Dataset:
         return tf.data.TFRecordDataset(self._files, compression_type="GZIP")
 
-    def pixels(self) -> tf.data.Dataset:
-        """float32[batch, size, size, 3], 0 to 255, in order."""
+    def pixels(self, which: np.ndarray | None = None) -> tf.data.Dataset:
+        """float32[batch, size, size, 3], 0 to 255, in order, of the examples where `which` is true."""
+        records = self._examples()
+        if which is not None:
+            marked = tf.data.Dataset.zip(records, tf.data.Dataset.from_tensor_slices(which))
+            records = marked.filter(lambda _, chosen: chosen).map(lambda record, _: record)
         return (
-            self._examples()
-            .batch(self.batch_size)
+            records.batch(self.batch_size)
             .map(
                 lambda records: self._to_pixels({"image": _parse(records)["image"][:, None]})["pixels"],
                 num_parallel_calls=2,
@@ -121,9 +124,9 @@ class Split:
 
     def examples(self, weights: np.ndarray, side: np.ndarray) -> tf.data.Dataset:
         """(pixels, label, weight) of the examples where `side` is true, shuffled anew in each epoch."""
-        rows = self.pixels().unbatch().map(lambda pixels: tf.cast(pixels, tf.uint8))
-        columns = tf.data.Dataset.from_tensor_slices((self.labels, weights, side))
-        chosen = tf.data.Dataset.zip(rows, columns).filter(lambda _, c: c[2]).map(lambda x, c: (x, c[0], c[1]))
+        rows = self.pixels(side).unbatch().map(lambda pixels: tf.cast(pixels, tf.uint8))
+        columns = tf.data.Dataset.from_tensor_slices((self.labels[side], weights[side]))
+        chosen = tf.data.Dataset.zip(rows, columns).map(lambda pixels, columns: (pixels, *columns))
         size = int(np.prod(rows.element_spec.shape))
         if size * side.sum() <= PIXEL_CACHE_BYTES:
             chosen = chosen.cache()
@@ -145,6 +148,10 @@ class Split:
 
 def _record_weight(source: str, patterns: dict[str, float]) -> float:
     return next((weight for pattern, weight in patterns.items() if fnmatch.fnmatchcase(source, pattern)), 1.0)
+
+
+def _digest(image: bytes) -> bytes:
+    return hashlib.sha256(image).digest()
 
 
 def _parse(records: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -186,17 +193,35 @@ def _compile(model: keras.Model, learning_rate: float) -> None:
     )
 
 
+def _feature_store(custom_config: dict[str, Any]) -> str:
+    network = {
+        "backbone": custom_config["model"]["backbone"],
+        "image_size": custom_config["model"]["image_size"],
+        "weights": custom_config["weights_fingerprint"] or custom_config["model"]["weights"],
+        "code": custom_config["code"],
+        "keras": keras.__version__,
+    }
+    return store_for(custom_config["features"], network)
+
+
 def _train_head(
     network: keras.Model,
     train: Split,
     weights: np.ndarray,
     classes: int,
     config: TrainerSection,
+    store: str | None,
     log_dir: str,
 ) -> keras.Model:
     """A head on frozen features float32[n, features], standardized."""
     network.trainable = False
-    features = network.predict(train.pixels(), verbose=0, callbacks=[_Progress("features", train)])
+    features = of_pictures(
+        train.digests,
+        store,
+        lambda which: network.predict(
+            train.pixels(which), verbose=0, callbacks=[_Progress("features", int(which.sum()), train.batch_size)]
+        ),
+    )
     standardize = keras.layers.Normalization(mean=features.mean(0), variance=features.var(0) + 1e-6)
     rows = {"x": features, "y": train.labels, "sample_weight": weights}
     fit, held_out = ({k: v[side] for k, v in rows.items()} for side in (~train.held_out, train.held_out))
@@ -281,9 +306,9 @@ def _callbacks(phase: str, log_dir: str, epochs: int) -> list[keras.callbacks.Ca
 class _Progress(keras.callbacks.Callback):
     """Says how many pictures have gone through the network."""
 
-    def __init__(self, what: str, train: Split):
+    def __init__(self, what: str, number: int, batch_size: int):
         super().__init__()
-        self._what, self._number, self._batch = what, len(train.labels), train.batch_size
+        self._what, self._number, self._batch = what, number, batch_size
 
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
         done = min(self._number, (batch + 1) * self._batch)

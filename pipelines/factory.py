@@ -15,7 +15,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Channel
 from tfx.types.standard_artifacts import Model, ModelBlessing
 
-from components import backbones, example_gen
+from components import backbones, example_gen, features
 from components import trainer as trainer_function
 from components import transform as transform_graph
 from components.evaluator import GatedEvaluator, eval_config
@@ -76,7 +76,8 @@ def build(
             "weights_fingerprint": weights.fingerprint,
             "trainer": config.trainer.model_dump(),
             "classes": config.data.classes,
-            "code": _code(trainer_function, backbones),
+            "code": _code(trainer_function, backbones, features, transform_graph),
+            "features": f"{root}/features",
         },
     )
     channels: dict[str, Any] = {"model": Channel(type=Model), "model_blessing": Channel(type=ModelBlessing)}

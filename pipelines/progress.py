@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.status import Status
@@ -18,14 +19,24 @@ QUIET_SECONDS = 10
 """Without a terminal, transient progress is printed this seldom."""
 
 
+class _Reader(io.FileIO):
+    """The user's end of stdout: a run goes on where nobody reads any more, as after `| head -1`."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
 @contextmanager
 def captured(log: Path, verbose: bool) -> Iterator[Console]:
     """Sends the process's output to `log`, native libraries' too, and gives the console that still reaches the user."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]
-    console = Console(file=os.fdopen(os.dup(1), "w", buffering=1), highlight=False)
+    encoding = sys.stdout.encoding
+    reader = io.TextIOWrapper(io.BufferedWriter(_Reader(os.dup(1), "w")), encoding, "replace", line_buffering=True)
+    console = Console(file=reader, highlight=False)
     file = log.open("a")
     handler = logging.StreamHandler(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(name)s %(message)s"))
@@ -36,7 +47,6 @@ def captured(log: Path, verbose: bool) -> Iterator[Console]:
     else:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-        warnings.simplefilter("ignore")
     try:
         yield console
     finally:
