@@ -19,9 +19,13 @@ from retake.errors import RetakeError
 
 RunState = Literal["complete", "failed"]
 NodeState = Literal["complete", "cached", "failed", "running", "not run"]
-Metrics = dict[str, float | dict[str, float | dict[str, float | None] | None] | None]
+Number = int | float
+Metrics = dict[str, Number | dict[str, Number | dict[str, Number | None] | None] | None]
 
 STYLES = {"complete": "green", "cached": "cyan", "failed": "bold red", "running": "yellow", "not run": "dim"}
+CONFUSION = "confusion"
+NARROWEST = 60
+MOST_CLASSES_IN_MATRIX = 10
 LESS_IS_BETTER = ("loss", "entropy", "error")
 
 
@@ -47,6 +51,7 @@ class Summary(BaseModel):
       dropped: Reason → number of pictures left out.
       metrics: Of this run's model on the eval split: name → number, or → class → number, such as
         ``{"accuracy": 0.84, "precision": {"taco": 0.81}}``. None inside, or NaN, is a number not known.
+        ``confusion`` is class → answered class → number of pictures.
       baseline_metrics: The same of the latest blessed model, None without one.
       blessed: The gate's verdict, None when it did not come to one.
       reason: Why the run failed or the model was not blessed.
@@ -95,8 +100,13 @@ def write(summary: Summary, file: Path) -> None:
         raise RetakeError(f"the run's summary cannot be written to {file} ({error.strerror})") from None
 
 
-def render(summary: Summary) -> RenderableType:
+def render(summary: Summary, seconds: float | None = None, nodes: bool = True) -> RenderableType:
     """Lays out what a person reads at the end of a run, for a rich Console of any width from 60 columns.
+
+    Args:
+      summary: Of the run.
+      seconds: How long the person waited for all of it.
+      nodes: List the nodes; not needed where they have just been seen running.
 
     Example:
         >>> from rich.console import Console
@@ -110,14 +120,17 @@ def render(summary: Summary) -> RenderableType:
     """
     heading = Text.assemble(("Run ", "bold"), (summary.run_id, "bold"), " ", (summary.state, STYLES[summary.state]))
     heading.append(f" · {summary.runner}", "dim")
+    if seconds is not None:
+        heading.append(f" · {_duration(seconds)}", "dim")
     parts: list[RenderableType] = [heading]
-    if summary.nodes:
+    if summary.nodes and nodes:
         parts.append(_nodes(summary.nodes))
     if summary.examples:
         parts.append(_examples(summary.examples))
     parts += _dropped(summary)
     if summary.metrics:
         parts.append(_metrics(summary.metrics, summary.baseline_metrics))
+        parts += _confusion(summary.metrics)
     parts.append(_verdict(summary))
     return Group(*[line for part in parts for line in ("", part)][1:])
 
@@ -179,16 +192,34 @@ def _metrics(metrics: Metrics, baseline: Metrics | None) -> Table:
     return table
 
 
+def _confusion(metrics: Metrics) -> list[RenderableType]:
+    """Pictures by their class, in rows, and by the answer, in columns; these are numbered where names do not fit."""
+    matrix: Any = metrics.get(CONFUSION)
+    if not matrix or len(matrix) > MOST_CLASSES_IN_MATRIX:
+        return []
+    fits = sum(len(name) + 2 for name in matrix) + max(map(len, matrix)) < NARROWEST
+    rows = list(matrix) if fits else [f"{at} {name}" for at, name in enumerate(matrix, start=1)]
+    table = _table("is, answered", *(matrix if fits else map(str, range(1, len(matrix) + 1))))
+    for name, row in zip(matrix, rows, strict=True):
+        styles = {answer: "bold" if answer == name else "" if matrix[name][answer] else "dim" for answer in matrix}
+        table.add_row(Text(row), *(Text(f"{matrix[name][answer]:,}", style) for answer, style in styles.items()))
+    return [table]
+
+
 def _flat(
     metrics: Mapping[str, Any], baseline: Mapping[str, Any], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
     """Numbers first, then what is told per class: names from the outermost, this model's value, the baseline's."""
-    pairs = {name: (metrics.get(name), baseline.get(name)) for name in {**metrics, **baseline}}
+    pairs = {name: (metrics.get(name), baseline.get(name)) for name in {**metrics, **baseline} if name != CONFUSION}
     for name, (value, before) in sorted(pairs.items(), key=lambda item: _is_nested(*item[1])):
         yield (*path, name), value, before
         if _is_nested(value, before):
             inner, outer = (side if isinstance(side, dict) else {} for side in (value, before))
             yield from _flat(inner, outer, (*path, name))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
 def _is_nested(*values: Any) -> bool:

@@ -192,3 +192,34 @@ def test_names_that_look_like_markup_are_told_as_they_are(failed: Summary) -> No
 
     text = page(odd)
     assert all(name in text for name in ("[red]train", "[/]taco", "[bold]x", "[b]y"))
+
+
+def test_the_confusion_is_a_matrix_of_pictures(blessed: Summary) -> None:
+    confusion = {"food": {"food": 70, "taco": 10}, "taco": {"food": 0, "taco": 1200}}
+    judged = Summary.model_validate(blessed.model_dump() | {"metrics": {"accuracy": 0.842, "confusion": confusion}})
+
+    lines = page(judged).splitlines()
+    head = next(at for at, line in enumerate(lines) if line.startswith("is, answered"))
+    assert [line.split() for line in lines[head : head + 4] if "─" not in line] == [
+        ["is,", "answered", "food", "taco"],
+        ["food", "70", "10"],
+        ["taco", "0", "1,200"],
+    ]
+    assert "confusion" not in page(judged)
+
+
+def test_many_classes_are_numbered_so_that_the_matrix_fits(blessed: Summary) -> None:
+    names = [f"landscape {letter}" for letter in "abcdefghij"]
+    confusion = {name: dict.fromkeys(names, 3) for name in names}
+    text = page(blessed.model_copy(update={"metrics": {"confusion": confusion}}), width=60)
+
+    assert "is, answered" in text and max(map(len, text.splitlines())) <= 60
+    assert "10 landscape j" in text
+
+
+def test_nodes_that_were_just_seen_are_not_listed_again_and_the_wait_is_told(blessed: Summary) -> None:
+    console = Console(file=StringIO(), width=80)
+    console.print(render(blessed, seconds=83.4, nodes=False))
+
+    assert "Trainer" not in console.file.getvalue()
+    assert "complete · local · 1 min 23 s" in console.file.getvalue()
