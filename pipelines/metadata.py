@@ -51,12 +51,13 @@ def connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:
     return config
 
 
-def node_state(node_id: str, execution: metadata_store_pb2.Execution, before: list[Node]) -> NodeState:
-    """A node's state in words; a resolver only looks up, so it counts as cached where all before it is."""
+def node(node_id: str, execution: metadata_store_pb2.Execution, before: list[Node]) -> Node:
+    """A node's part of the summary; a resolver only looks up, so it counts as cached where all before it is."""
     state = _STATES.get(execution.last_known_state, "failed")
     if node_id == "Resolver" and state == "complete" and all(node.cached for node in before):
-        return "cached"
-    return state
+        state = "cached"
+    seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
+    return Node(id=node_id, state=state, seconds=seconds, cached=state == "cached")
 
 
 def summarize(
@@ -85,15 +86,11 @@ def summarize(
         for of in store.get_contexts_by_execution(execution.id):
             if of.type == "node":
                 by_node[of.name.removeprefix(f"{pipeline}.")] = execution
-    nodes, outputs = [], _outputs(store, by_node)
+    nodes: list[Node] = []
     for node_id in node_ids:
         execution = by_node.get(node_id)
-        if execution is None:
-            nodes.append(Node(id=node_id, state="not run"))
-            continue
-        state = node_state(node_id, execution, nodes)
-        seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
-        nodes.append(Node(id=node_id, state=state, seconds=seconds, cached=state == "cached"))
+        nodes.append(node(node_id, execution, nodes) if execution else Node(id=node_id, state="not run"))
+    outputs = _outputs(store, by_node)
     counts = _json(outputs, "examples", "counts") or {}
     blessing = outputs.get("blessing", {})
     pushed = outputs.get("pushed_model", {})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -11,12 +13,15 @@ from retake import config as configuration
 from retake.errors import RetakeError, UsageError
 
 RUNNERS = ("local",)
+INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the pipeline and returns the exit code: 0 completed (blessed or not), 1 failed, 2 wrong usage."""
+    """Runs the pipeline and returns 0 (completed, blessed or not), 1 (failed), 2 (wrong usage) or 130 (interrupted)."""
+    _have_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
+    command = shlex.join([os.path.relpath(sys.executable), "-m", "pipelines.run", *arguments])
     try:
         config = configuration.load(options.config, _overrides(options))
         if options.show_config:
@@ -27,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             sample.draw(Path(config.data.location).parent)
         runner = importlib.import_module(f"pipelines.runners.{options.runner}")
-        return runner.run(config, options, ["python", "-m", "pipelines.run", *arguments])
+        return runner.run(config, options, command)
     except UsageError as error:
         print(f"pipelines.run: {error}", file=sys.stderr)
         return 2
@@ -35,8 +40,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"pipelines.run: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("pipelines.run: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        print(f"Interrupted. Go on with:\n  {command}")
+        return INTERRUPTED
+
+
+def _have_streams() -> None:
+    """Where stdout or stderr is closed, as after `>&-`, puts nowhere in its place, lest a file takes its number."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,4 +93,8 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code == INTERRUPTED:  # Threads of Beam and TensorFlow would hold up the exit; all that goes on is on disk.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -10,7 +10,6 @@ import fcntl
 import json
 import logging
 import os
-import shlex
 import signal
 import tempfile
 import time
@@ -18,7 +17,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -26,10 +24,10 @@ from pipelines import progress
 from retake import summary as summaries
 from retake import weights as weight_files
 from retake.config import Config
-from retake.errors import RetakeError
+from retake.errors import RetakeError, UsageError
 
 
-def run(config: Config, options: argparse.Namespace, command: list[str]) -> int:
+def run(config: Config, options: argparse.Namespace, command: str) -> int:
     """Runs the pipeline here.
 
     Args:
@@ -43,30 +41,34 @@ def run(config: Config, options: argparse.Namespace, command: list[str]) -> int:
     Raises:
       RetakeError: a place that the run needs is not there or not writable; nothing was started.
     """
+    begun = time.monotonic()
+    if "://" in config.pipeline.root:
+        raise UsageError(f"pipeline.root {config.pipeline.root}: the local runner keeps its runs in a local folder")
     root = Path(config.pipeline.root).resolve()
-    _check_places(config, root)
+    _check_places(config, root, options.summary)
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     folder = root / "runs" / run_id
+    log = _short(folder / "log.txt")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with progress.captured(folder / "log.txt", options.verbose) as console, _alone(root, console):
-        console.print(
-            f"[bold]{config.pipeline.name}[/] · run {run_id} · log {_short(folder / 'log.txt')}", soft_wrap=True
-        )
-        code, summary = _run(config, root, run_id, console, shlex.join(command))
-        if summary is not None:
-            summaries.write(summary, folder / "summary.json")
-            if options.summary:
-                summaries.write(summary, options.summary)
-            console.print(summaries.render(summary))
+        console.print(f"[bold]{config.pipeline.name}[/] · run {run_id} · log {log}", soft_wrap=True)
+        code, summary = _run(config, root, run_id, console)
+        for file in (folder / "summary.json", options.summary):
+            if file:
+                summaries.write(summary, file)
+        console.print()
+        if code == 130:
+            console.print("Interrupted. Go on with:")
+        else:
+            console.print(summaries.render(summary, time.monotonic() - begun, nodes=False))
         if code == 1:
-            console.print(
-                f"Everything that was said is in {_short(folder / 'log.txt')}. Go on with:\n  {shlex.join(command)}",
-                markup=False,
-            )
+            console.print(f"\nEverything that was said is in {log}. Go on with:", markup=False, soft_wrap=True)
+        if code:
+            console.print(f"  {command}", markup=False, soft_wrap=True)
     return code
 
 
-def _run(config: Config, root: Path, run_id: str, console: Console, command: str) -> tuple[int, Any]:
+def _run(config: Config, root: Path, run_id: str, console: Console) -> tuple[int, summaries.Summary]:
     show = progress.Progress(console)
     weights = weight_files.resolve(config.model)
     with show.node("starting"):
@@ -77,46 +79,51 @@ def _run(config: Config, root: Path, run_id: str, console: Console, command: str
 
         connection = metadata.connection_config(config.metadata.url)
         pipeline = Compiler().compile(factory.build(config, str(root), weights, connection))
-    destination = {"filesystem": {"base_directory": str(Path(config.pusher.destination).resolve())}}
+    destination = {"filesystem": {"base_directory": _absolute(config.pusher.destination)}}
     run_node.bind(
         pipeline,
         run_id,
         {
-            factory.DATA_PARAMETER: str(Path(config.data.location).resolve()),
+            factory.DATA_PARAMETER: _absolute(config.data.location),
             factory.PUSH_PARAMETER: json.dumps(destination),
         },
     )
     node_ids = [node.pipeline_node.node_info.id for node in pipeline.nodes]
     code, failure = 0, None
+    done: list[summaries.Node] = []
     for node_id in node_ids:
         try:
             with show.node(node_id):
-                done = run_node.launch(pipeline, node_id, connection)
-            show.done(done.state.lower())
+                execution = run_node.launch(pipeline, node_id, connection)
         except KeyboardInterrupt:
             show.done("interrupted")
             code, failure = 130, "interrupted"
-            console.print(f"Interrupted. Go on with:\n  {command}", markup=False)
+            break
         except Exception as error:
             show.done("failed")
             logging.exception("%s failed", node_id)
-            cause = str(error) if isinstance(error, RetakeError) else f"{type(error).__name__}: {_first_line(error)}"
-            code, failure = 1, cause
-        if code:
+            code = 1
+            failure = str(error) if isinstance(error, RetakeError) else f"{type(error).__name__}: {_first_line(error)}"
             break
+        done.append(metadata.node(node_id, execution, done))
+        show.done(done[-1].state)
     return code, metadata.summarize(connection, config.pipeline.name, run_id, "local", node_ids, failure)
 
 
-def _check_places(config: Config, root: Path) -> None:
+def _check_places(config: Config, root: Path, summary: Path | None) -> None:
     """Finds out in a moment what a node would find out after a minute."""
-    if not Path(config.data.location).is_dir():
+    if "://" not in config.data.location and not Path(config.data.location).is_dir():
         raise RetakeError(
             f"data location {config.data.location} is not a folder; give one with --data or data.location"
         )
-    for key, place in (
-        ("pipeline.root", root),
-        ("pusher.destination", Path(config.pusher.destination).resolve()),
-    ):
+    places = {"pipeline.root": root}
+    if "://" not in config.pusher.destination:
+        places["pusher.destination"] = Path(config.pusher.destination).resolve()
+    if summary:
+        places["--summary: the folder"] = summary.resolve().parent
+        if summary.is_dir():
+            raise RetakeError(f"--summary {summary} is a folder, not a file")
+    for key, place in places.items():
         try:
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=place):
@@ -135,6 +142,10 @@ def _alone(root: Path, console: Console) -> Iterator[None]:
             console.print(f"Another run is working in {_short(root)}: waiting for it to end.", markup=False)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _absolute(place: str) -> str:
+    return place if "://" in place else str(Path(place).resolve())
 
 
 def _short(path: Path) -> str:
