@@ -45,14 +45,22 @@ def to_pixels(encoded: tf.Tensor, size: int) -> tf.Tensor:
     is_png = tf.strings.substr(encoded, 0, 4) == b"\x89PNG"
     picture = tf.cond(
         is_png,
-        lambda: _on_white(tf.io.decode_png(encoded, channels=4)),
+        lambda: _png_on_white(encoded),
         lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     )
     picture = tf.ensure_shape(picture, (None, None, 3))
-    fitted = tf.image.resize_with_pad(picture, size, size, antialias=True)
-    return tf.clip_by_value(tf.round(fitted), 0, 255)
+    sides = tf.shape(picture, tf.int64)[:2]
+    # tf.image.resize_with_pad would round the short side of a 2000 × 1 picture down to nothing, and fail.
+    fitted = tf.maximum(sides * size // tf.reduce_max(sides), 1)
+    resized = tf.image.resize(picture, tf.cast(fitted, tf.int32), antialias=True)
+    padded = tf.image.resize_with_crop_or_pad(resized, size, size)
+    return tf.clip_by_value(tf.round(padded), 0, 255)
 
 
-def _on_white(rgba: tf.Tensor) -> tf.Tensor:
-    colour, alpha = tf.cast(rgba[..., :3], tf.float32), tf.cast(rgba[..., 3:], tf.float32) / 255
+def _png_on_white(encoded: tf.Tensor) -> tf.Tensor:
+    rgba = tf.cast(tf.io.decode_png(encoded, channels=4), tf.float32)
+    colour, alpha = rgba[..., :3], rgba[..., 3:]
+    # A PNG of 1, 2 or 4 bits without transparency gets an alpha of 1, 3 or 15 from TensorFlow: its notion of opaque.
+    bits = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 24, 1), tf.uint8)[0], tf.float32)
+    alpha = tf.where(tf.reduce_all(alpha == 2**bits - 1), 1.0, alpha / 255)
     return tf.cast(tf.round(colour * alpha + 255 * (1 - alpha)), tf.uint8)
