@@ -120,3 +120,7 @@ def _pairs(texts: list[str], option: str, form: str) -> dict[str, str]:
             raise UsageError(f"{option} names {name!r} twice")
         pairs[name] = value
     return pairs
+
+
+if __name__ == "__main__":
+    sys.exit(main())

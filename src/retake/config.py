@@ -8,6 +8,7 @@ Example:
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -117,10 +118,14 @@ class EvaluatorSection(Section):
 
 
 class PusherSection(Section):
+    """Where blessed models go."""
+
     destination: str = Field("models/{name}", description="Folder or gs:// prefix of the numbered versions.")
 
 
 class BeamSection(Section):
+    """How the Beam nodes (ExampleGen, StatisticsGen, Transform, Evaluator) run."""
+
     arguments: list[str] = Field(
         ["--runner=DirectRunner", "--direct_running_mode=in_memory", "--direct_num_workers=1"],
         description="Pipeline options of the Beam nodes.",
@@ -128,6 +133,8 @@ class BeamSection(Section):
 
 
 class MetadataSection(Section):
+    """Where runs, executions and artifacts are recorded."""
+
     url: str = Field(
         "sqlite:///{root}/metadata.sqlite",
         description="ML Metadata store: sqlite:///PATH, mysql://USER@HOST/DATABASE or postgresql://USER@HOST/DATABASE. "
@@ -252,3 +259,27 @@ def as_yaml(config: Config) -> str:
 def quote(value: str) -> str:
     """A text as a YAML value, so that `--set key=value` keeps it a text."""
     return json.dumps(value)
+
+
+def reference() -> str:
+    """Every key with its default and meaning as Markdown, which is docs/configuration.md."""
+    lines = ["# Configuration", "", "Written by `python -m retake.config`; a test keeps it true."]
+    for name, section in Config.model_fields.items():
+        model: Any = section.annotation
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            inspect.cleandoc(model.__doc__),
+            "",
+            "| key | default | meaning |",
+            "|---|---|---|",
+        ]
+        for key, field in model.model_fields.items():
+            default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
+            lines.append(f"| `{key}` | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

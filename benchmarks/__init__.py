@@ -1,0 +1,1 @@
+"""Benchmarks: ratios within one run, as absolute times say little about another machine."""

@@ -1,0 +1,127 @@
+"""The pipeline beside a hand-written script, in one run: time, memory, and where the time goes.
+
+python -m benchmarks.pipeline IMAGES WEIGHTS: IMAGES holds the folders food, sandwich and taco; WEIGHTS are
+EfficientNetV2B0's without its top. Run it alone on the machine; it takes about eight minutes on 2 cores.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+EPOCHS = 20
+"""A classic notebook's training, early stopping included; one epoch is measured."""
+
+
+class Measured(NamedTuple):
+    seconds: float
+    gigabytes: float
+    output: str
+
+
+def main(images: Path, weights: Path) -> None:
+    console = Console()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        records, doubled = work / "records", work / "doubled"
+        pack = measure("retake.cli", "records", "pack", str(images), str(records / "baseline.tfrecord"), *HOTDOG)
+        double(images, work / "again")
+        doubled.mkdir()
+        os.link(records / "baseline.tfrecord", doubled / "baseline.tfrecord")
+        measure("retake.cli", "records", "pack", str(work / "again"), str(doubled / "again.tfrecord"), *HOTDOG)
+
+        console.print("plain Keras, frozen features …")
+        plain = measure("benchmarks.plain_keras", "frozen", str(images), str(weights), str(work / "plain"))
+        console.print("this pipeline …")
+        first, summary = pipeline(records, weights, work, "first")
+        console.print("this pipeline again, nothing new …")
+        again, _ = pipeline(records, weights, work, "first")
+        console.print("this pipeline, twice the pictures …")
+        twice, _ = pipeline(doubled, weights, work, "twice")
+        console.print("plain Keras, one epoch of the whole network …")
+        whole = measure("benchmarks.plain_keras", "whole", str(images), str(weights), str(work / "whole"))
+        help_ = measure("pipelines.run", "--help")
+
+    frozen, epoch = json.loads(plain.output), json.loads(whole.output)
+    extrapolated = whole.seconds + (EPOCHS - 1) * epoch["epoch"]
+    table = Table("", "seconds", "peak GB", "accuracy", title="1,200 pictures, EfficientNetV2B0")
+    rows = [
+        ("a plain Keras, frozen features", plain, frozen["accuracy"]),
+        ("b this pipeline", first, summary["metrics"]["accuracy"]),
+        ("b again, all cached", again, None),
+        ("b with twice the pictures", twice, None),
+        ("c plain Keras, whole network, 1 epoch", whole, epoch["accuracy"]),
+        ("retake records pack", pack, None),
+        ("--help", help_, None),
+    ]
+    for name, run, accuracy in rows:
+        table.add_row(name, f"{run.seconds:.1f}", f"{run.gigabytes:.2f}", "" if accuracy is None else f"{accuracy:.3f}")
+    console.print(table)
+    console.print(f"b / a                  {first.seconds / plain.seconds:.2f}   (at most 2.0)")
+    console.print(f"c × {EPOCHS} epochs / b       {extrapolated / first.seconds:.1f}   (at least 10)")
+    console.print(f"memory, twice / once   {twice.gigabytes / first.gigabytes:.2f}   (at most 1.15)")
+    nodes = Table("node", "seconds", "share", title="where b's time goes")
+    accounted = sum(node["seconds"] or 0 for node in summary["nodes"])
+    for node in summary["nodes"]:
+        nodes.add_row(node["id"], f"{node['seconds']:.1f}", f"{node['seconds'] / first.seconds:.0%}")
+    outside = first.seconds - accounted
+    nodes.add_row("start, imports, summary", f"{outside:.1f}", f"{outside / first.seconds:.0%}")
+    console.print(nodes)
+
+
+HOTDOG = ("--config", "hotdog")
+
+
+def pipeline(records: Path, weights: Path, work: Path, name: str) -> tuple[Measured, Any]:
+    places = ["--root", str(work / name), "--models", str(work / f"{name}-models"), "--data", str(records)]
+    backbone = ["--weights", str(weights), "--set", "model.backbone=EfficientNetV2B0"]
+    summary = work / f"{name}.json"
+    run = measure("pipelines.run", *HOTDOG, *places, *backbone, "--summary", str(summary))
+    return run, json.loads(summary.read_text())
+
+
+def measure(module: str, *arguments: str) -> Measured:
+    """Runs a module as a process of its own and takes its wall time and peak memory."""
+    with tempfile.TemporaryFile("w+") as output:
+        begun = time.monotonic()
+        process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=output, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - begun
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        text = output.read()
+    if process.returncode:
+        sys.exit(f"{module} {' '.join(arguments)} failed:\n{text}")
+    return Measured(seconds, peak(usage), text)
+
+
+def peak(usage: resource.struct_rusage) -> float:
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def double(images: Path, out: Path) -> None:
+    """Writes each picture again, mirrored, so that it is another picture."""
+    for folder in ("food", "sandwich", "taco"):
+        (out / folder).mkdir(parents=True)
+        for path in track(sorted((images / folder).iterdir()), f"mirroring {folder}", transient=True):
+            content = io.BytesIO()
+            with Image.open(path) as picture:
+                picture.convert("RGB").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(content, "JPEG", quality=90)
+            (out / folder / path.name).write_bytes(content.getvalue())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
