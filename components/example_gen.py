@@ -238,23 +238,26 @@ def _check(counts: dict[str, Any], settings: dict[str, Any], location: str) -> N
     if not total:
         raise RetakeError(f"the record files below {location} hold no examples; look with: retake records inspect FILE")
     if dropped > settings["max_dropped"] * total:
+        names = f"; data.classes are {', '.join(map(repr, settings['classes']))}"
         raise RetakeError(
             f"{dropped} of {total} examples below {location} cannot train ({reasons}): more than "
-            f"data.max_dropped = {settings['max_dropped']:g} allows; look with: retake records inspect FILE"
+            f"data.max_dropped = {settings['max_dropped']:g} allows"
+            f"{names if records.UNKNOWN_CLASS in counts['dropped'] else ''}; look with: retake records inspect FILE"
         )
     if dropped:
         _log.info("dropped %d of %d examples: %s", dropped, total, reasons)
     for name in settings["classes"]:
         numbers = {split: classes[name] for split, classes in counts["examples"].items()}
         if not sum(numbers.values()):
-            there = [c for c in settings["classes"] if any(s[c] for s in counts["examples"].values())]
+            others = [c for c in settings["classes"] if any(s[c] for s in counts["examples"].values())]
             raise RetakeError(
                 f"data.classes names {name!r}, but the records below {location} hold no picture of it; "
-                f"classes that they hold: {', '.join(there)}"
+                f"classes that they hold: {', '.join(others)}"
             )
         for split, number in numbers.items():
             if not number:
+                there = "1 picture" if sum(numbers.values()) == 1 else f"{sum(numbers.values())} pictures"
                 raise RetakeError(
-                    f"class {name!r} has {sum(numbers.values())} pictures below {location}, none of them in the "
-                    f"{split} split: add pictures of it, or give {split} more of data.split"
+                    f"class {name!r} has {there} below {location}, none in the {split} split: "
+                    f"add pictures of it, or give {split} more of data.split"
                 )

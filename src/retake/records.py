@@ -154,19 +154,24 @@ def read(file: Path | str) -> Iterator[Any]:
     tf = _tensorflow()
     try:
         with tf.io.gfile.GFile(str(file), "rb") as stream:
-            compression = "GZIP" if stream.read(2) == b"\x1f\x8b" else ""
+            compression, size = "GZIP" if stream.read(2) == b"\x1f\x8b" else "", stream.size()
     except tf.errors.OpError as error:
         raise RetakeError(f"{file} cannot be read: {error.message.rpartition('; ')[2]}") from None
     records = iter(tf.data.TFRecordDataset(str(file), compression))
-    count = 0
+    count, position, damaged = 0, 0, False
     while True:
         try:
-            record = next(records).numpy()
-        except StopIteration:
-            return
+            record = next(records, None)
         except tf.errors.OpError:
+            record, damaged = None, True
+        if record is None:
+            # TensorFlow takes a file that ends within the 12 bytes before a record for whole.
+            if not damaged and (compression or position == size):
+                return
             what = f"is damaged or cut off after {count:,} records; pack it again or remove it"
-            raise RetakeError(f"{file} {what if count else 'is no TFRecord'}") from None
+            raise RetakeError(f"{file} {what if count else 'is no TFRecord'}")
+        record = record.numpy()
+        position += len(record) + 16
         try:
             example = tf.train.Example.FromString(record)
         except Exception:  # protobuf's DecodeError has moved between its versions

@@ -252,6 +252,15 @@ def test_a_label_that_cannot_be_read_gives_one_of_the_fixed_reasons(features, re
     assert str(error.value) == reason
 
 
+@pytest.mark.parametrize("ending", [1, 11, 12, 40])
+def test_a_file_that_is_cut_off_anywhere_within_a_record_is_refused(tmp_path, ending):
+    write(tmp_path / "x.tfrecord", [example(label=[1]), example(label=[2])])
+    whole = (tmp_path / "x.tfrecord").read_bytes()
+    (tmp_path / "x.tfrecord").write_bytes(whole[: len(whole) // 2 + min(ending, len(whole) // 2 - 1)])
+    with pytest.raises(RetakeError, match="cut off after 1 records"):
+        list(records.read(tmp_path / "x.tfrecord"))
+
+
 def test_inspect_tells_labels_formats_sizes_and_what_is_wrong(tmp_path):
     stream = io.BytesIO()
     Image.new("RGB", (40, 30)).save(stream, "PNG")

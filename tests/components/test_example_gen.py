@@ -1,0 +1,249 @@
+"""Records of any origin become checked examples in two splits, and what cannot train is counted or stops the run."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections import Counter
+from struct import pack
+
+import pytest
+from colours import CLASSES, coloured, config, encoded, example, picture, write_records
+from one_node import column, examples_from, split
+from PIL import Image
+
+from components.example_gen import COUNTS_PROPERTY, RecordsDriver, record_files
+from retake.errors import RetakeError
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A black-and-white PNG, made without ever holding its pixels."""
+    packer, rows = zlib.compressobj(9), bytes(1 + (width + 7) // 8)
+    packed = b"".join(packer.compress(rows) for _ in range(height)) + packer.flush()
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return pack(">I", len(content)) + name + content + pack(">I", zlib.crc32(name + content))
+
+    header = pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder with 12 pictures of each colour in one file; more files can be put beside it."""
+    write_records(tmp_path / "data" / "some.tfrecord", coloured(12))
+    return tmp_path / "data"
+
+
+def generate(data, **settings):
+    return examples_from(data.parent, config(data={"location": str(data), **settings}))
+
+
+def everything(made):
+    return [*split(made, "train"), *split(made, "eval")]
+
+
+def counts(made):
+    return json.loads(made.get_string_custom_property(COUNTS_PROPERTY))
+
+
+def sources(examples):
+    return Counter(source.decode() for source in column(examples, "source"))
+
+
+def images_of(made, name):
+    return set(column(split(made, name), "image"))
+
+
+def test_every_example_has_its_bytes_its_class_index_and_its_file(data):
+    made = everything(generate(data))
+    found = {(column([each], "image")[0], column([each], "label")[0]) for each in made}
+    assert found == {(picture(colour, number), colour) for colour in range(3) for number in range(12)}
+    assert sources(made) == {"some.tfrecord": 36}
+
+
+def test_the_pictures_are_counted_by_split_and_class(data):
+    made = generate(data)
+    for name in ("train", "eval"):
+        labels = Counter(CLASSES[label] for label in column(split(made, name), "label"))
+        assert counts(made)["examples"][name] == labels
+    assert counts(made)["dropped"] == {}
+
+
+def test_labels_may_be_names_indices_or_one_hot(data):
+    write_records(data / "some.tfrecord", [])
+    forms = {"name": lambda c: CLASSES[c], "index": lambda c: c, "hot": lambda c: [int(c == i) for i in range(3)]}
+    for form, label in forms.items():
+        seeds = range(20)
+        write_records(
+            data / f"{form}.tfrecord",
+            [example(picture(colour, seed), label(colour)) for colour in range(3) for seed in seeds],
+        )
+    made = everything(generate(data))
+    for form in forms:
+        of_form = [each for each in made if f"{form}.tfrecord" in sources([each])]
+        assert Counter(column(of_form, "label")) == {0: 20, 1: 20, 2: 20}
+
+
+def test_gzip_and_nested_folders_are_read_and_other_files_are_not(data):
+    write_records(data / "2026" / "11" / "more.tfrecord.gz", coloured(1, seed=1))
+    write_records(data / "2026" / "packed under a plain name.tfrecord", [])
+    (data / "2026" / "packed under a plain name.tfrecord").write_bytes(
+        gzip.compress(write_records(data / "scratch", coloured(1, seed=2)).read_bytes())
+    )
+    (data / ".half.tfrecord").write_bytes(b"half of a file")
+    (data / "readme.txt").write_text("not a record")
+    assert sources(everything(generate(data))) == {
+        "some.tfrecord": 36,
+        "2026/11/more.tfrecord.gz": 3,
+        "2026/packed under a plain name.tfrecord": 3,
+    }
+
+
+def test_identical_pictures_never_straddle_the_splits(data):
+    for copy in range(3):
+        write_records(data / f"copy{copy}.tfrecord", coloured(12))
+    made = generate(data)
+    train, held_out = images_of(made, "train"), images_of(made, "eval")
+    assert train and held_out and not train & held_out
+
+
+def test_a_picture_does_not_change_its_split_when_files_are_added_or_renamed(data):
+    before = generate(data)
+    (data / "some.tfrecord").rename(data / "renamed.tfrecord")
+    write_records(data / "added.tfrecord", coloured(20, seed=1))
+    after = generate(data)
+    for name in ("train", "eval"):
+        assert images_of(before, name) < images_of(after, name)
+
+
+def test_what_cannot_train_is_dropped_and_counted_by_reason(data, said):
+    cmyk = encoded(Image.new("CMYK", (20, 20), (0, 99, 99, 0)), "JPEG")
+    good = picture(0, 99, size=(90, 60))
+    write_records(
+        data / "mixed.tfrecord",
+        [
+            example(cmyk, "red"),
+            example(picture(1, 99, size=(1, 2000), kind="PNG"), "green"),
+            example(picture(2, 99, size=(2000, 1), kind="PNG"), "blue"),
+            example(b"not a picture at all", "red"),
+            example(b"", "red"),
+            example(good[: len(good) // 2], "red"),
+            example(png_of(20_000, 20_000), "red"),
+            example(encoded(Image.new("RGB", (9, 9)), "WEBP"), "red"),
+            example(good, 7),
+            example(good, [0, 0, 0, 0, 0, 0, 0, 1]),
+            example(good, "mauve"),
+            example(good, [1, 1, 0]),
+            example(good, None),
+            example(None, "red"),
+        ],
+    )
+    made = generate(data, max_dropped=0.5)
+    assert sources(everything(made))["mixed.tfrecord"] == 3
+    assert counts(made)["dropped"] == {
+        "not a picture": 1,
+        "empty": 1,
+        "damaged or cut off": 1,
+        "over the pixel limit": 1,
+        "format TensorFlow cannot decode": 1,
+        "label out of range": 2,
+        "unknown class name": 1,
+        "label neither an index, nor one-hot, nor a class name": 1,
+        "missing label": 1,
+        "missing image": 1,
+    }
+    [message] = said
+    assert message.startswith("dropped 11 of 50 examples: ")
+
+
+def test_more_dropped_than_allowed_stops_with_the_counts(data):
+    write_records(data / "bad.tfrecord", [example(b"no picture", "red")] * 5 + [example(picture(0, 1), 7)] * 2)
+    with pytest.raises(RetakeError) as error:
+        generate(data, max_dropped=0.1)
+    message = str(error.value)
+    assert "7 of 43 examples" in message and "5 not a picture" in message and "2 label out of range" in message
+    assert str(data) in message and "data.max_dropped = 0.1" in message and "retake records inspect" in message
+    assert "\n" not in message
+
+
+def test_pictures_of_classes_that_the_configuration_lacks_stop_with_those_that_it_has(data):
+    with pytest.raises(RetakeError) as error:
+        generate(data, classes=["red", "green", "bleu"])
+    assert "(12 unknown class name)" in str(error.value)
+    assert "data.classes are 'red', 'green', 'bleu'; look with: retake records inspect FILE" in str(error.value)
+
+
+def test_a_class_without_pictures_is_named_beside_those_that_have_some(data):
+    with pytest.raises(RetakeError, match=r"data.classes names 'mauve'.*classes that they hold: red, green, blue"):
+        generate(data, classes=[*CLASSES, "mauve"])
+
+
+def test_one_picture_per_class_is_too_few_for_two_splits(data):
+    write_records(data / "some.tfrecord", coloured(1))
+    with pytest.raises(RetakeError, match=r"class '\w+' has 1 picture below .*, none in the \w+ split: add"):
+        generate(data)
+
+
+def test_two_classes_are_enough(data):
+    pictures = [example(picture(colour, seed), colour) for colour in (0, 1) for seed in range(12)]
+    write_records(data / "some.tfrecord", pictures)
+    assert set(column(everything(generate(data, classes=["red", "green"])), "label")) == {0, 1}
+
+
+@pytest.mark.parametrize("name", ["cut.tfrecord", "cut.tfrecord.gz"])
+def test_a_record_file_that_is_cut_off_is_named(data, name):
+    whole = write_records(data / name, coloured(12)).read_bytes()
+    (data / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RetakeError) as error:
+        generate(data)
+    assert f"{data / name} is damaged or cut off after " in str(error.value)
+    assert "running" not in str(error.value)
+
+
+def test_an_empty_record_file_beside_others_does_no_harm(data):
+    (data / "empty.tfrecord").write_bytes(b"")
+    assert len(everything(generate(data))) == 36
+
+
+def test_record_files_without_examples_are_refused(data):
+    (data / "some.tfrecord").write_bytes(b"")
+    with pytest.raises(RetakeError, match="hold no examples; look with: retake records inspect"):
+        generate(data)
+
+
+def test_a_folder_without_record_files_is_refused_and_packing_is_suggested(tmp_path):
+    with pytest.raises(RetakeError, match=r"holds no .tfrecord or .tfrecord.gz file; .* retake records pack"):
+        record_files(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["missing", "file"])
+def test_a_location_that_is_no_folder_is_refused(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RetakeError, match=f"data location .*/{name} is not a folder; give one with --data"):
+        record_files(str(tmp_path / name))
+
+
+def test_the_splits_can_be_sized(data):
+    write_records(data / "some.tfrecord", coloured(60))
+    made = generate(data, split={"train": 1, "eval": 1})
+    assert 60 < len(split(made, "train")) < 120
+
+
+def fingerprint(data):
+    properties = {"input_base": str(data)}
+    RecordsDriver(None).resolve_exec_properties(properties, None, None)
+    return properties["input_fingerprint"]
+
+
+def test_the_cache_knows_when_records_changed(data):
+    seen = [fingerprint(data), fingerprint(data)]
+    assert seen[0] == seen[1]
+    write_records(data / "deep" / "below" / "new.tfrecord", coloured(1))
+    seen.append(fingerprint(data))
+    write_records(data / "some.tfrecord", coloured(11))
+    seen.append(fingerprint(data))
+    (data / "deep" / "below" / "new.tfrecord").unlink()
+    seen.append(fingerprint(data))
+    assert len(set(seen)) == 4
