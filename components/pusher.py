@@ -61,27 +61,31 @@ class WholePusher(Pusher):
 def _push_local(model: str, base: str, origin: str) -> int:
     folder = Path(base)
     folder.mkdir(parents=True, exist_ok=True)
-    latest = max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=0)
+    latest = max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=0)
     if latest and _content(folder / str(latest) / ORIGIN) == origin:
         return latest
     for left_behind in folder.glob(".incoming-*"):
-        if time.time() - left_behind.stat().st_mtime > LEFT_BEHIND_SECONDS:
+        # Not st_mtime, which a copy takes over from the model.
+        if time.time() - left_behind.stat().st_ctime > LEFT_BEHIND_SECONDS:
             shutil.rmtree(left_behind, ignore_errors=True)
     # TensorFlow Serving looks at folders with numbers for names only. A rename is one step, and fails where another
     # push has taken the number.
     incoming = folder / f".incoming-{uuid.uuid4().hex}"
-    shutil.copytree(model, incoming)
-    (incoming / ORIGIN).parent.mkdir(exist_ok=True)
-    (incoming / ORIGIN).write_text(origin)
-    version = max(int(time.time()), latest + 1)
-    while True:
-        try:
-            incoming.rename(folder / str(version))
-            return version
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            version += 1
+    try:
+        shutil.copytree(model, incoming)
+        (incoming / ORIGIN).parent.mkdir(exist_ok=True)
+        (incoming / ORIGIN).write_text(origin)
+        version = max(int(time.time()), latest + 1)
+        while True:
+            try:
+                incoming.rename(folder / str(version))
+                return version
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                version += 1
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
 
 
 def _content(path: Path) -> str | None:
@@ -93,7 +97,7 @@ def _push_remote(model: str, base: str, origin: str) -> int:
     latest = 0
     if tf.io.gfile.isdir(base):
         names = [name.rstrip("/") for name in tf.io.gfile.listdir(base)]
-        latest = max((int(name) for name in names if name.isdigit()), default=0)
+        latest = max((int(name) for name in names if name.isdecimal()), default=0)
     if latest and tf.io.gfile.exists(f"{base}/{latest}/{ORIGIN}"):
         with tf.io.gfile.GFile(f"{base}/{latest}/{ORIGIN}") as file:
             if file.read() == origin:
