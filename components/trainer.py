@@ -147,7 +147,9 @@ class Split:
 
 
 def _record_weight(source: str, patterns: dict[str, float]) -> float:
-    return next((weight for pattern, weight in patterns.items() if fnmatch.fnmatchcase(source, pattern)), 1.0)
+    """The weight of the longest pattern that matches; not of the first, as TFX sorts the keys on the way here."""
+    matching = [pattern for pattern in patterns if fnmatch.fnmatchcase(source, pattern)]
+    return patterns[max(matching, key=len)] if matching else 1.0
 
 
 def _digest(image: bytes) -> bytes:

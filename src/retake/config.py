@@ -94,7 +94,7 @@ class TrainerSection(Section):
     class_weights: bool = Field(True, description="Weigh classes by the inverse of their share of the pictures.")
     record_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {},
-        description="Weight of an example by the record file it came from: the first pattern that matches the path "
+        description="Weight of an example by the record file it came from: the longest pattern that matches the path "
         'below `data.location` counts, others weigh 1. {"baseline*": 1, "*": 4} makes all that arrives after the '
         "baseline weigh four times.",
     )
