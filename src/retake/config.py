@@ -87,7 +87,8 @@ class TrainerSection(Section):
     dropout: float = Field(0.5, ge=0, lt=1, description="Dropout before the softmax layer.")
     fine_tune_layers: int | Literal["all"] = Field(
         0,
-        description="Last layers of the backbone that are trained after the head; `all` for the whole network.",
+        description="Last layers with weights of the backbone that are trained after the head, batch norm not counted; "
+        "`all` for the whole network.",
     )
     fine_tune_epochs: int = Field(5, ge=1, description="Most epochs of fine-tuning.")
     fine_tune_learning_rate: float = Field(1e-5, gt=0, description="Adam's rate for fine-tuning.")

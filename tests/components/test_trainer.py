@@ -1,0 +1,236 @@
+"""The trained model: what it learns from, and what it answers when it is served."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+from colours import CLASSES, coloured, config, example, picture, write_records
+from one_node import card, column, examples_from, saved_model, split, train, transform_graph_for
+
+from components import backbones, trainer
+from components.trainer import Split
+from retake.errors import RetakeError
+
+MOBILENET = Path(__file__).parents[2].parent / "shared" / "weights" / "mobilenetv2_0.35_224_notop.weights.h5"
+needs_shared = pytest.mark.skipif(not MOBILENET.is_file(), reason="the shared ImageNet weights are not on this machine")
+
+
+@pytest.fixture(scope="module")
+def served(trained):
+    return tf.saved_model.load(str(saved_model(trained)))
+
+
+def ask(served, images, signature="image_bytes"):
+    if signature == "image_bytes":
+        return served.signatures[signature](image_bytes=tf.constant(images, tf.string, [len(images)]))
+    examples = [example(image, None) for image in images]
+    return served.signatures[signature](examples=tf.constant(examples, tf.string, [len(examples)]))
+
+
+def answers(model, images):
+    labels = ask(tf.saved_model.load(str(saved_model(model))), images)["label"].numpy()
+    return [label.decode() for label in labels]
+
+
+def unseen(per_class=4):
+    return [picture(colour, 10_000 + number) for colour in range(3) for number in range(per_class)]
+
+
+def rest_of(examples, graph, **settings):
+    to_pixels = tft.TFTransformOutput(graph.uri).transform_features_layer()
+    return Split([f"{examples.uri}/Split-train/*"], to_pixels, config(trainer=settings).trainer)
+
+
+# What is served
+
+
+def test_a_network_from_scratch_learns_the_colours(served):
+    labels = ask(served, unseen())["label"].numpy()
+    assert [label.decode() for label in labels] == [name for name in CLASSES for _ in range(4)]
+
+
+def test_the_model_card_says_what_the_model_is(trained, colours):
+    assert card(trained) == {
+        "classes": CLASSES,
+        "backbone": "LeNet5",
+        "weights": "random",
+        "image_size": 32,
+        "pictures": len(split(colours, "train")),
+    }
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "image_bytes"])
+def test_both_signatures_answer_with_probabilities_classes_and_the_label(served, signature):
+    images = unseen()
+    answer = {name: value.numpy() for name, value in ask(served, images, signature).items()}
+    assert set(answer) == {"probabilities", "classes", "label"}
+    assert answer["probabilities"].shape == (12, 3)
+    np.testing.assert_allclose(answer["probabilities"].sum(1), 1, atol=1e-5)
+    assert answer["classes"].tolist() == [[name.encode() for name in CLASSES]] * 12
+    best = answer["probabilities"].argmax(1)
+    assert answer["label"].tolist() == [CLASSES[index].encode() for index in best]
+
+
+def test_both_signatures_give_the_same_answer(served):
+    first, second = (ask(served, unseen(), name)["probabilities"] for name in ("serving_default", "image_bytes"))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_an_example_may_carry_other_features_too(served, colours):
+    rows = [each.SerializeToString() for each in split(colours, "eval")]
+    answer = served.signatures["serving_default"](examples=tf.constant(rows))
+    expected = [CLASSES[label].encode() for label in column(split(colours, "eval"), "label")]
+    assert answer["label"].numpy().tolist() == expected
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "image_bytes"])
+def test_no_rows_give_no_answers(served, signature):
+    answer = ask(served, [], signature)
+    assert answer["probabilities"].shape == (0, 3)
+    assert answer["classes"].shape == (0, 3)
+    assert answer["label"].shape == (0,)
+
+
+def test_the_answer_to_a_picture_does_not_depend_on_the_others_in_the_batch(served):
+    images = [picture(seed % 3, seed) for seed in range(70)]  # More than two chunks.
+    together = ask(served, images)["probabilities"].numpy()
+    alone = np.concatenate([ask(served, [image])["probabilities"].numpy() for image in images[::23]])
+    np.testing.assert_allclose(together[::23], alone, atol=1e-5)
+
+
+def test_a_batch_of_a_thousand_large_pictures_takes_memory_for_a_few(served):
+    large = picture(0, seed=1, size=(800, 800))
+    ask(served, [large] * 32)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    answer = ask(served, [large] * 1000)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert answer["label"].shape == (1000,)
+    assert grown < 1000 * 800 * 800 * 3 / 5
+
+
+# What it learns from
+
+
+def test_the_same_seed_gives_the_same_model(colours, graph, trained, tmp_path):
+    again = train(tmp_path, config(), colours, graph)
+    first, second = (
+        ask(tf.saved_model.load(str(saved_model(model))), unseen())["probabilities"] for model in (trained, again)
+    )
+    np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+def test_classes_weigh_the_same_whatever_their_share(tmp_path):
+    pictures = [example(picture(0, seed), 0) for seed in range(80)]
+    pictures += [example(picture(colour, seed), colour) for colour in (1, 2) for seed in range(20)]
+    write_records(tmp_path / "data" / "unbalanced.tfrecord", pictures)
+    examples = examples_from(tmp_path, config(data={"location": str(tmp_path / "data")}))
+    rows = rest_of(examples, transform_graph_for(tmp_path, config(), examples))
+
+    weights = rows.weights(config().trainer, 3)
+    shares = np.bincount(rows.labels, weights) / weights.sum()
+    np.testing.assert_allclose(shares, 1 / 3, atol=1e-5)
+    assert weights.mean() == pytest.approx(1)
+    assert (rows.weights(config(trainer={"class_weights": False}).trainer, 3) == 1).all()
+
+
+@pytest.fixture(scope="module")
+def of_three_files(tmp_path_factory, graph):
+    folder = tmp_path_factory.mktemp("files")
+    for seed, name in enumerate(("baseline.tfrecord", "baseline/old.tfrecord.gz", "new/taco.tfrecord")):
+        write_records(folder / "data" / name, coloured(10, seed=seed))
+    return rest_of(examples_from(folder, config(data={"location": str(folder / "data")})), graph)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        ({}, {"baseline.tfrecord": 1, "baseline/old.tfrecord.gz": 1, "new/taco.tfrecord": 1}),
+        ({"baseline*": 1, "*": 4}, {"baseline.tfrecord": 1, "baseline/old.tfrecord.gz": 1, "new/taco.tfrecord": 4}),
+        ({"new/*": 3}, {"baseline.tfrecord": 1, "baseline/old.tfrecord.gz": 1, "new/taco.tfrecord": 3}),
+        ({"*.gz": 0, "*": 2}, {"baseline.tfrecord": 2, "baseline/old.tfrecord.gz": 0, "new/taco.tfrecord": 2}),
+        ({"*": 2, "new/*": 9}, {"baseline.tfrecord": 2, "baseline/old.tfrecord.gz": 2, "new/taco.tfrecord": 9}),
+    ],
+    ids=str,
+)
+def test_a_record_file_weighs_what_the_longest_pattern_says_that_matches_it(of_three_files, patterns, expected):
+    settings = config(trainer={"record_weights": patterns, "class_weights": False}).trainer
+    weights = of_three_files.weights(settings, 3)
+    relative = np.array([expected[source] for source in of_three_files.sources])
+    np.testing.assert_allclose(weights, relative / relative.mean(), rtol=1e-5)
+
+
+def test_weights_that_leave_nothing_to_learn_from_are_refused(of_three_files):
+    with pytest.raises(RetakeError, match=r"trainer.record_weights .* every record file the weight 0"):
+        of_three_files.weights(config(trainer={"record_weights": {"*": 0}}).trainer, 3)
+
+
+def test_a_weight_of_four_is_the_same_as_the_records_four_times(of_three_files):
+    by_four = config(trainer={"record_weights": {"new/*": 4}}).trainer
+    weights = of_three_files.weights(by_four, 3)
+    new = np.array([source.startswith("new/") for source in of_three_files.sources])
+    assert weights[new].mean() / weights[~new].mean() == pytest.approx(4, rel=0.2)
+    shares = np.bincount(of_three_files.labels, weights) / weights.sum()
+    np.testing.assert_allclose(shares, 1 / 3, atol=1e-5)
+
+
+def test_identical_pictures_are_on_one_side_of_early_stopping(tmp_path, graph):
+    for copy in range(3):
+        write_records(tmp_path / "data" / f"{copy}.tfrecord", coloured(20))
+    rows = rest_of(examples_from(tmp_path, config(data={"location": str(tmp_path / "data")})), graph)
+    sides = {}
+    for digest, side in zip(rows.digests, rows.held_out, strict=True):
+        sides.setdefault(digest, set()).add(bool(side))
+    assert 0 < rows.held_out.sum() < len(rows.held_out)
+    assert all(len(side) == 1 for side in sides.values())
+
+
+# Other schedules
+
+
+def test_lenet5_trains_from_scratch_at_another_size(colours, tmp_path):
+    settings = config(model={"image_size": 64})
+    model = train(tmp_path, settings, colours, transform_graph_for(tmp_path, settings, colours))
+    assert card(model)["image_size"] == 64
+    assert answers(model, unseen()) == [name for name in CLASSES for _ in range(4)]
+
+
+@needs_shared
+def test_a_head_and_then_the_whole_of_a_pretrained_network_learn_the_colours(colours, graph, tmp_path):
+    settings = config(
+        model={"backbone": "MobileNetV2", "weights": str(MOBILENET)},
+        trainer={"epochs": 40, "learning_rate": 0.01, "fine_tune_layers": "all", "fine_tune_epochs": 1},
+    )
+    model = train(tmp_path, settings, colours, graph)
+    assert card(model)["weights"] == "file"
+    assert answers(model, unseen()) == [name for name in CLASSES for _ in range(4)]
+
+
+@needs_shared
+@pytest.mark.parametrize("layers", [2, "all"])
+def test_fine_tuning_changes_the_layers_that_it_is_asked_to_and_no_batch_norm(layers, colours, graph, tmp_path):
+    settings = config(trainer={"fine_tune_epochs": 1}).trainer
+    rows = rest_of(colours, graph)
+    network = backbones.build("MobileNetV2", str(MOBILENET), 32, False, lambda: rows.sample(8)).network
+    head = trainer._head(network.output_shape[-1:], 3, settings)
+    before = {weight.path: weight.numpy() for weight in network.weights}
+    trainer._unfreeze(network, layers)
+    trainer._fine_tune(
+        keras.Sequential([network, head]),
+        rows,
+        rows.weights(settings, 3),
+        settings,
+        trainer.Schedule(epochs=2, learning_rate=1e-3, patience=2),
+        str(tmp_path),
+    )
+    changed = {weight.path for weight in network.weights if not np.array_equal(weight.numpy(), before[weight.path])}
+    if layers == 2:
+        assert changed == {"block_16_project/kernel", "Conv_1/kernel"}
+    else:
+        assert len(changed) > 50
+        assert not [path for path in changed if "bn" in path.lower()]
