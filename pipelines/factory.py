@@ -32,6 +32,10 @@ DATA_PARAMETER = "data"
 PUSH_PARAMETER = "push"
 """Runtime parameter: a PushDestination as JSON."""
 
+NO_PACKAGE = ["--sdk_container_image=none"]
+"""Keeps TFX from packing itself for each Beam node, which takes a second and leaves a folder in /tmp. Workers elsewhere
+run an image; a configuration that names it in `beam.arguments` overrules this."""
+
 
 def build(
     config: Config,
@@ -102,7 +106,7 @@ def build(
         components=[examples, statistics, schema, validator, transform, trainer, resolver, evaluator, pusher],
         enable_cache=config.pipeline.caching,
         metadata_connection_config=metadata,
-        beam_pipeline_args=config.beam.arguments,
+        beam_pipeline_args=[*NO_PACKAGE, *config.beam.arguments],
     )
 
 
