@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from absl import logging as absl_logging
 from rich.console import Console
 from rich.status import Status
 
@@ -42,6 +43,7 @@ def captured(log: Path, verbose: bool) -> Iterator[Console]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(name)s %(message)s"))
     root = logging.getLogger()
     root.handlers, root.level = [handler], logging.INFO
+    absl_logging.set_verbosity(absl_logging.INFO)  # TensorFlow sets it back to what it was, WARNING by default.
     if verbose:
         root.addHandler(logging.StreamHandler(sys.stderr))
     else:
@@ -92,9 +94,12 @@ class Progress(logging.Handler):
         message = record.getMessage()
         now = time.monotonic()
         if record.levelno >= logging.INFO:
-            self._console.print(f"  {message}", style="dim", markup=False)
+            self._say(message)
         elif self._status is not None:
             self._status.update(f"{self._node} [dim]{message} · {now - self._begun:.0f} s[/]")
         elif now - self._said > QUIET_SECONDS:
             self._said = now
-            self._console.print(f"  {message}", style="dim", markup=False)
+            self._say(message)
+
+    def _say(self, message: str) -> None:
+        self._console.print(f"  {message}", style="dim", markup=False, soft_wrap=True)
