@@ -266,7 +266,8 @@ def _tensorflow() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import tensorflow as tf
-    tf.get_logger().setLevel(logging.ERROR)
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     return tf
 
 
