@@ -26,17 +26,22 @@ BASELINE_METRICS_PROPERTY = "baseline_metrics"
 """Custom properties of the ModelEvaluation artifact: JSON {"accuracy": …, "precision": {class: …}, …}."""
 
 _ACCURACY = "sparse_categorical_accuracy"
+_ROUNDING = 1e-6
+"""TFMA computes in float32, where 7 of 10 are less than 0.7."""
+
 _log = logging.getLogger("retake")
 
 
 def eval_config(config: EvaluatorSection) -> tfma.EvalConfig:
     """What TFMA measures and what the gate asks for; the change threshold counts only where there is a baseline."""
     threshold = tfma.MetricThreshold(
-        value_threshold=tfma.GenericValueThreshold(lower_bound={"value": config.min_accuracy}),
+        value_threshold=tfma.GenericValueThreshold(lower_bound={"value": config.min_accuracy - _ROUNDING}),
         change_threshold=tfma.GenericChangeThreshold(
-            absolute={"value": -config.max_regression - 1e-9}, direction=tfma.MetricDirection.HIGHER_IS_BETTER
+            absolute={"value": -config.max_regression - _ROUNDING}, direction=tfma.MetricDirection.HIGHER_IS_BETTER
         ),
     )
+    # For all pictures together: a plain `threshold` would hold for every class by itself.
+    gate = tfma.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=threshold)
     return tfma.EvalConfig(
         model_specs=[
             tfma.ModelSpec(signature_name="serving_default", label_key="label", prediction_key="probabilities"),
@@ -46,7 +51,7 @@ def eval_config(config: EvaluatorSection) -> tfma.EvalConfig:
             tfma.MetricsSpec(
                 metrics=[
                     tfma.MetricConfig(class_name="ExampleCount"),
-                    tfma.MetricConfig(class_name="SparseCategoricalAccuracy", threshold=threshold),
+                    tfma.MetricConfig(class_name="SparseCategoricalAccuracy", per_slice_thresholds=[gate]),
                     tfma.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
                 ]
             ),
@@ -106,10 +111,10 @@ def _obstacle(baselines: list[types.Artifact], candidate: types.Artifact) -> str
 
 
 def _card(model: types.Artifact) -> Any:
-    path = f"{path_utils.serving_model_path(model.uri)}/{MODEL_CARD}"
-    if not tf.io.gfile.exists(path):
+    folder = path_utils.serving_model_path(model.uri)
+    if not all(tf.io.gfile.exists(f"{folder}/{name}") for name in ("saved_model.pb", MODEL_CARD)):
         return None
-    with tf.io.gfile.GFile(path) as file:
+    with tf.io.gfile.GFile(f"{folder}/{MODEL_CARD}") as file:
         return json.load(file)
 
 
@@ -140,9 +145,12 @@ def readable_metrics(evaluation: str, model_name: str, classes: list[str]) -> di
 
 def _gate(exec_properties: dict[str, Any]) -> tuple[float, float]:
     config = json.loads(exec_properties["eval_config"])
-    [threshold] = [m["threshold"] for spec in config["metrics_specs"] for m in spec["metrics"] if "threshold" in m]
-    lower_bound = threshold["value_threshold"].get("lower_bound", 0)
-    return lower_bound, -threshold["change_threshold"]["absolute"]
+    metrics = [metric for spec in config["metrics_specs"] for metric in spec["metrics"]]
+    [threshold] = [gate["threshold"] for metric in metrics for gate in metric.get("per_slice_thresholds", [])]
+    return (
+        threshold["value_threshold"]["lower_bound"] + _ROUNDING,
+        -threshold["change_threshold"]["absolute"] - _ROUNDING,
+    )
 
 
 def _reason(
@@ -150,10 +158,10 @@ def _reason(
 ) -> str:
     min_accuracy, max_regression = gate
     measured = f"accuracy {accuracy:.3f}"
-    if accuracy < min_accuracy:
+    if accuracy < min_accuracy - _ROUNDING:
         return f"{measured} is below evaluator.min_accuracy {min_accuracy:g}"
     if baseline is None:
         return f"{measured} reaches {min_accuracy:g}; {obstacle}"
     if not blessed:
-        return f"{measured} is worse than the blessed model's {baseline:.3f} by more than {max_regression:.3g}"
+        return f"{measured} is worse than the blessed model's {baseline:.3f} by more than {max_regression:g}"
     return f"{measured} reaches {min_accuracy:g} and stands up to the blessed model's {baseline:.3f}"

@@ -1,0 +1,189 @@
+"""The gate: good enough, and not worse than the model in service where the two can be compared."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from colours import CLASSES, coloured, config, write_records
+from one_node import artifact, column, examples_from, run_node, saved_model, schema_in, split
+from tfx.types import standard_artifacts
+
+from components.evaluator import BASELINE_METRICS_PROPERTY, METRICS_PROPERTY, REASON_PROPERTY, _obstacle
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Examples with some 30 pictures of the three colours in the eval split."""
+    folder = tmp_path_factory.mktemp("pictures")
+    write_records(folder / "data" / "colours.tfrecord", coloured(20))
+    return examples_from(folder, config(data={"location": str(folder / "data"), "split": {"train": 1, "eval": 1}}))
+
+
+class Fixed(tf.Module):
+    """Answers each picture with the class that a table of known pictures says."""
+
+    def __init__(self, table, classes):
+        super().__init__()
+        keys, values = tf.constant(list(table), tf.string), tf.constant(list(table.values()), tf.int64)
+        self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), 0)
+        self.classes = classes
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    def answer(self, examples):
+        image = tf.io.parse_example(examples, {"image": tf.io.FixedLenFeature([], tf.string)})["image"]
+        probabilities = tf.one_hot(self.table.lookup(image), len(self.classes))
+        return {
+            "probabilities": probabilities,
+            "classes": tf.tile(tf.constant(self.classes)[None], [tf.size(image), 1]),
+            "label": tf.gather(tf.constant(self.classes), tf.argmax(probabilities, -1)),
+        }
+
+
+@pytest.fixture
+def right(tmp_path, pictures):
+    """Makes a small SavedModel that is right about a number of the eval pictures and takes the others for the next
+    class."""
+    held_out = split(pictures, "eval")
+    truth = dict(zip(column(held_out, "image"), column(held_out, "label"), strict=True))
+
+    def model(number, classes=CLASSES, wrong_class=None):
+        answers = {
+            image: label if position < number and label != wrong_class else (label + 1) % 3
+            for position, (image, label) in enumerate(sorted(truth.items()))
+        }
+        made = artifact(standard_artifacts.Model, tmp_path / f"model-{number}-{wrong_class}-{'-'.join(classes)}")
+        fixed = Fixed(answers, classes)
+        tf.saved_model.save(fixed, str(saved_model(made)), signatures={"serving_default": fixed.answer})
+        path = saved_model(made) / "assets.extra" / "retake.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps({"classes": classes}))
+        return made
+
+    model.total = len(truth)
+    return model
+
+
+def judge(folder, pictures, candidate, baseline=None, **gate):
+    inputs = {"baseline_model": baseline} if baseline else {}
+    made = run_node(
+        folder,
+        "Evaluator",
+        config(evaluator=gate),
+        examples=pictures,
+        model=candidate,
+        schema=schema_in(folder),
+        **inputs,
+    )
+    blessing = made["blessing"]
+    blessed = blessing.get_int_custom_property("blessed") == 1
+    assert (Path(blessing.uri) / "BLESSED").exists() == blessed
+    return blessed, blessing.get_string_custom_property(REASON_PROPERTY), made
+
+
+def metrics(made, name=METRICS_PROPERTY):
+    return json.loads(made["evaluation"].get_string_custom_property(name))
+
+
+def test_the_first_model_is_blessed_for_what_it_is(tmp_path, pictures, right, said):
+    blessed, reason, made = judge(tmp_path, pictures, right(right.total), min_accuracy=0.7)
+    assert blessed
+    assert reason == "accuracy 1.000 reaches 0.7; no blessed model yet"
+    assert metrics(made, BASELINE_METRICS_PROPERTY) is None
+    assert said == ["no blessed model yet"]
+
+
+def test_a_model_below_the_bound_is_refused_and_one_exactly_at_it_is_blessed(tmp_path, pictures, right):
+    number = right.total // 3 + 1
+    bound = number / right.total
+    assert judge(tmp_path, pictures, right(number), min_accuracy=bound)[0]
+    blessed, reason, _ = judge(tmp_path, pictures, right(number - 1), min_accuracy=bound)
+    assert not blessed
+    assert reason == f"accuracy {(number - 1) / right.total:.3f} is below evaluator.min_accuracy {bound:g}"
+
+
+def test_the_bound_holds_for_all_pictures_together_and_not_for_each_class(tmp_path, pictures, right):
+    weak = right(right.total, wrong_class=1)
+    blessed, reason, made = judge(tmp_path, pictures, weak, min_accuracy=0.5)
+    assert metrics(made)["recall"]["green"] == 0
+    assert blessed, reason
+
+
+def test_a_model_worse_than_the_one_in_service_is_refused(tmp_path, pictures, right):
+    better, worse = right(right.total - 1), right(right.total - 2)
+    blessed, reason, made = judge(tmp_path, pictures, worse, better)
+    assert not blessed
+    assert "is worse than the blessed model's" in reason and "by more than 0" in reason
+    assert metrics(made, BASELINE_METRICS_PROPERTY)["accuracy"] == pytest.approx(1 - 1 / right.total)
+    assert made["blessing"].get_int_custom_property("baseline_model_id") == better.id
+    assert made["blessing"].get_int_custom_property("current_model_id") == worse.id
+
+
+def test_a_model_as_good_as_the_one_in_service_is_blessed(tmp_path, pictures, right):
+    model = right(right.total - 1)
+    blessed, reason, _ = judge(tmp_path, pictures, model, model)
+    assert blessed
+    assert reason.endswith(f"stands up to the blessed model's {1 - 1 / right.total:.3f}")
+
+
+def test_a_loss_that_the_configuration_accepts_is_accepted_and_no_more(tmp_path, pictures, right):
+    best = right(right.total)
+    one, two = right(right.total - 1), right(right.total - 2)
+    assert judge(tmp_path, pictures, one, best, max_regression=1 / right.total)[0]
+    blessed, reason, _ = judge(tmp_path, pictures, two, best, max_regression=1 / right.total)
+    assert not blessed
+    assert f"by more than {1 / right.total:g}" in reason
+
+
+def test_a_baseline_of_other_classes_is_not_compared_and_that_is_said(tmp_path, pictures, right, said):
+    other = right(right.total, classes=["red", "green", "blue", "mauve"])
+    blessed, reason, made = judge(tmp_path, pictures, right(right.total - 3), other, min_accuracy=0.5)
+    assert blessed
+    assert reason.endswith("the blessed model knows other classes (red, green, blue, mauve), so not compared")
+    assert metrics(made, BASELINE_METRICS_PROPERTY) is None
+    assert made["blessing"].get_int_custom_property("baseline_model_id") == other.id
+    assert said == ["the blessed model knows other classes (red, green, blue, mauve), so not compared"]
+
+
+def test_the_same_classes_in_another_order_are_other_classes(right):
+    other = right(right.total, classes=["blue", "green", "red"])
+    assert "knows other classes" in _obstacle([other], right(3))
+
+
+def test_a_baseline_that_is_gone_or_lost_its_graph_is_not_compared_and_that_is_said(tmp_path, pictures, right):
+    gone, damaged, candidate = right(right.total), right(right.total - 1), right(right.total - 3)
+    shutil.rmtree(gone.uri)
+    (saved_model(damaged) / "saved_model.pb").unlink()
+    assert f"the blessed model {damaged.uri} is gone" in _obstacle([damaged], candidate)
+    blessed, reason, _ = judge(tmp_path, pictures, candidate, gone)
+    assert blessed
+    assert f"the blessed model {gone.uri} is gone" in reason
+
+
+def test_the_metrics_tell_precision_recall_and_confusion_by_class(tmp_path, pictures, right):
+    number = right.total - 4
+    _, _, made = judge(tmp_path, pictures, right(number))
+    found = metrics(made)
+    held_out = split(pictures, "eval")
+    rows = sorted(zip(column(held_out, "image"), column(held_out, "label"), strict=True))
+    confusion = Counter(
+        (CLASSES[label], CLASSES[label if position < number else (label + 1) % 3])
+        for position, (_, label) in enumerate(rows)
+    )
+    assert found["accuracy"] == pytest.approx(number / right.total)
+    for actual in CLASSES:
+        assert found["confusion"][actual] == {predicted: confusion[actual, predicted] for predicted in CLASSES}
+        actually = sum(n for (a, _), n in confusion.items() if a == actual)
+        predicted = sum(n for (_, p), n in confusion.items() if p == actual)
+        assert found["recall"][actual] == pytest.approx(confusion[actual, actual] / actually)
+        assert found["precision"][actual] == pytest.approx(confusion[actual, actual] / predicted)
+
+
+def test_a_trained_model_is_judged_through_the_signature_that_is_served(tmp_path, pictures, trained):
+    blessed, _, made = judge(tmp_path, pictures, trained, trained, min_accuracy=0.9)
+    assert blessed
+    assert metrics(made) == metrics(made, BASELINE_METRICS_PROPERTY)
