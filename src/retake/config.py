@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from retake.errors import UsageError
 
@@ -25,7 +25,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PipelineSection(Section):
@@ -39,7 +39,9 @@ class PipelineSection(Section):
 class DataSection(Section):
     """The records, their classes and what is accepted of them."""
 
-    location: str = Field(description="Folder or gs:// prefix; every .tfrecord and .tfrecord.gz below it is read.")
+    location: str = Field(
+        min_length=1, description="Folder or gs:// prefix; every .tfrecord and .tfrecord.gz below it is read."
+    )
     sample: bool = Field(False, description="Draw the embedded pictures into `location` when it does not exist.")
     classes: list[str] = Field(min_length=2, description="Class names; the position is the label's index.")
     split: dict[str, Annotated[int, Field(gt=0)]] = Field(
@@ -74,6 +76,13 @@ class ModelSection(Section):
         "imagenet where it can be reached, else random with a word about it.",
     )
     image_size: int = Field(224, ge=32, le=1024, description="Pictures become image_size × image_size pixels.")
+
+    @field_validator("weights")
+    @classmethod
+    def _fitting(cls, weights: str, others: ValidationInfo) -> str:
+        if others.data.get("backbone") == "LeNet5" and weights not in ("auto", "none"):
+            raise ValueError("LeNet5 trains from scratch and takes no weights; set it to none")
+        return weights
 
 
 class TrainerSection(Section):
@@ -121,7 +130,9 @@ class EvaluatorSection(Section):
 class PusherSection(Section):
     """Where blessed models go."""
 
-    destination: str = Field("models/{name}", description="Folder or gs:// prefix of the numbered versions.")
+    destination: str = Field(
+        "models/{name}", min_length=1, description="Folder or gs:// prefix of the numbered versions."
+    )
 
 
 class BeamSection(Section):
@@ -210,7 +221,7 @@ def load(name: str, overrides: list[str] | None = None) -> Config:
     except OSError as error:
         known = ", ".join(available()) or "none here; run from the project's folder"
         raise UsageError(f"configuration {str(path)!r} cannot be read ({error.strerror}); there are: {known}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeError) as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise UsageError(f"{path} must hold sections such as `pipeline:` and `data:`")
@@ -220,7 +231,9 @@ def load(name: str, overrides: list[str] | None = None) -> Config:
         return Config.model_validate(raw)
     except ValidationError as error:
         origin = f"{path} with --set" if overrides else str(path)
-        raise UsageError("\n".join(_explain(problem, origin) for problem in error.errors())) from None
+        # One line for each key: a value that may be of two types has a problem with either.
+        lines = {_key(problem): _explain(problem, origin) for problem in reversed(error.errors())}
+        raise UsageError("\n".join(reversed(lines.values()))) from None
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
@@ -239,17 +252,22 @@ def _override(raw: dict[str, Any], override: str) -> None:
 
 
 def _explain(problem: Any, origin: str) -> str:
-    location = [str(part) for part in problem["loc"] if part not in ("int", "literal['all']")]
-    key = ".".join(location) or "the file"
+    key = _key(problem)
     if problem["type"] == "extra_forbidden":
-        section = Config.model_fields.get(location[0])
-        model = section.annotation if section is not None and len(location) > 1 else Config
+        section = Config.model_fields.get(key.partition(".")[0])
+        model = section.annotation if section is not None and "." in key else Config
         allowed = ", ".join(model.model_fields)  # type: ignore[union-attr]
         return f"{origin}: unknown key {key}; allowed here: {allowed}"
     if problem["type"] == "missing":
         return f"{origin}: {key} is missing"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{origin}: {key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    if problem["type"] != "value_error":
+        message = message[0].lower() + message[1:]
+    return f"{origin}: {key} = {problem['input']!r}: {message}"
+
+
+def _key(problem: Any) -> str:
+    return ".".join(str(part) for part in problem["loc"] if part not in ("int", "literal['all']")) or "the file"
 
 
 def as_yaml(config: Config) -> str:
