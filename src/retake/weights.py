@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +17,14 @@ IMAGENET_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 """Where keras.applications downloads from."""
 
 SECONDS = 5
+
+_CACHED = {
+    "EfficientNetB0": "efficientnetb0_notop.h5",
+    "EfficientNetV2B0": "efficientnetv2-b0_notop.h5",
+    "MobileNetV2": "mobilenet_v2_*_1.0_224_no_top.h5",
+    "ResNet50": "resnet50_*_notop.h5",
+}
+"""What keras.applications calls the files that it downloads, at 224 × 224 pixels."""
 
 _log = logging.getLogger("retake")
 
@@ -52,7 +62,8 @@ def resolve(model: ModelSection) -> Weights:
 
 
 def _imagenet_can_be_had(backbone: str) -> bool:
-    if list((Path.home() / ".keras" / "models").glob(f"{backbone.lower()}*notop*")):
+    keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    if list((keras_home / "models").glob(_CACHED[backbone])):
         return True
     try:
         urllib.request.urlopen(urllib.request.Request(IMAGENET_URL, method="HEAD"), timeout=SECONDS)
