@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
-from retake.errors import UsageError
+from retake.errors import RetakeError, UsageError
 from retake.summary import Node, NodeState, Summary
 
 PASSWORD_VARIABLE = "RETAKE_METADATA_PASSWORD"  # noqa: S105
@@ -24,15 +24,29 @@ _STATES: dict[int, NodeState] = {
 
 
 def connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:
-    """MLMD's connection for `metadata.url`; the folder of a SQLite file is made.
+    """MLMD's connection for `metadata.url`, tried once; the folder of a SQLite file is made.
 
     Raises:
       UsageError: the URL lacks a host, a database or a file.
+      RetakeError: nothing that it names can be opened as a store.
     """
+    config = _connection_config(url)
+    try:
+        MetadataStore(config)
+    except Exception as error:  # RuntimeError, or one of MLMD's own.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise RetakeError(f"metadata.url {url} cannot be opened as a metadata store ({reason})") from None
+    return config
+
+
+def _connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:
     config = metadata_store_pb2.ConnectionConfig()
     if url.startswith("sqlite:///"):
         path = Path(url.removeprefix("sqlite:///"))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RetakeError(f"metadata.url {url}: its folder cannot be made ({error.strerror})") from None
         config.sqlite.filename_uri = str(path)
         config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
         return config

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from struct import pack
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,18 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A black-and-white PNG, made without ever holding its pixels."""
+    packer, rows = zlib.compressobj(9), bytes(1 + (width + 7) // 8)
+    packed = b"".join(packer.compress(rows) for _ in range(height)) + packer.flush()
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return pack(">I", len(content)) + name + content + pack(">I", zlib.crc32(name + content))
+
+    header = pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
 def example(image: bytes | None, label: Any) -> bytes:

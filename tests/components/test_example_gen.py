@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from collections import Counter
-from struct import pack
 
 import pytest
-from colours import CLASSES, coloured, config, encoded, example, picture, write_records
+from colours import CLASSES, coloured, config, encoded, example, picture, png_of, write_records
 from one_node import column, examples_from, split
 from PIL import Image
 
 from components.example_gen import COUNTS_PROPERTY, RecordsDriver, record_files
 from retake.errors import RetakeError
-
-
-def png_of(width: int, height: int) -> bytes:
-    """A black-and-white PNG, made without ever holding its pixels."""
-    packer, rows = zlib.compressobj(9), bytes(1 + (width + 7) // 8)
-    packed = b"".join(packer.compress(rows) for _ in range(height)) + packer.flush()
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return pack(">I", len(content)) + name + content + pack(">I", zlib.crc32(name + content))
-
-    header = pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
 @pytest.fixture
