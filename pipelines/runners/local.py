@@ -139,7 +139,9 @@ def _alone(root: Path, console: Console) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.print(f"Another run is working in {_short(root)}: waiting for it to end.", markup=False, soft_wrap=True)
+            console.print(
+                f"Another run is working in {_short(root)}: waiting for it to end.", markup=False, soft_wrap=True
+            )
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
