@@ -29,6 +29,9 @@ MODEL_CARD = "assets.extra/retake.json"
 
 VALIDATION_PERCENT = 15
 HEAD_BATCH = 128
+SETTLED_EPOCHS = 10
+"""The first steps overshoot, and now and then happen to be the best; a head of them would be a matter of luck."""
+
 SERVING_CHUNK = 32
 PIXEL_CACHE_BYTES = 256 * 2**20
 
@@ -187,7 +190,13 @@ def _head(
         keras.Input(shape),
         *standardize,
         keras.layers.Dropout(config.dropout, seed=config.seed),
-        keras.layers.Dense(classes, activation="softmax", kernel_initializer="zeros", name="probabilities"),
+        keras.layers.Dense(
+            classes,
+            activation="softmax",
+            kernel_initializer="zeros",
+            kernel_regularizer=keras.regularizers.L2(config.l2),
+            name="probabilities",
+        ),
     ]
     return keras.Sequential(layers, name="head")
 
@@ -234,6 +243,7 @@ def _train_head(
     rows = {"x": features, "y": train.labels, "sample_weight": weights}
     fit, held_out = ({k: v[side] for k, v in rows.items()} for side in (~train.held_out, train.held_out))
 
+    settled = min(SETTLED_EPOCHS, config.epochs - 1)
     trial = _head(features.shape[1:], classes, config, standardize)
     _compile(trial, config.learning_rate)
     history = trial.fit(
@@ -242,12 +252,12 @@ def _train_head(
         epochs=config.epochs,
         batch_size=HEAD_BATCH,
         callbacks=[
-            keras.callbacks.EarlyStopping(patience=config.patience),
+            keras.callbacks.EarlyStopping(patience=config.patience, start_from_epoch=settled),
             *_callbacks("head", log_dir, config.epochs),
         ],
         verbose=0,
     ).history
-    epochs = int(np.argmin(history["val_loss"])) + 1
+    epochs = settled + int(np.argmin(history["val_loss"][settled:])) + 1
     _log.info(
         "head: %.3f accuracy on %d held-out pictures after %d epochs",
         history["val_accuracy"][epochs - 1],
