@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -25,6 +26,8 @@ from retake import summary as summaries
 from retake import weights as weight_files
 from retake.config import Config
 from retake.errors import RetakeError, UsageError
+
+AGAIN_SECONDS = 0.5
 
 
 def run(config: Config, options: argparse.Namespace, command: str) -> int:
@@ -49,8 +52,11 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     folder = root / "runs" / run_id
     log = _short(folder / "log.txt")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with progress.captured(folder / "log.txt", options.verbose) as console, _alone(root, console):
+    with (
+        _interruptible(),
+        progress.captured(folder / "log.txt", options.verbose) as console,
+        _alone(root, console),
+    ):
         console.print(f"[bold]{config.pipeline.name}[/] · run {run_id} · log {log}", soft_wrap=True)
         code, summary = _run(config, root, run_id, console)
         for file in (folder / "summary.json", options.summary):
@@ -96,6 +102,7 @@ def _run(config: Config, root: Path, run_id: str, console: Console) -> tuple[int
             with show.node(node_id):
                 execution = run_node.launch(pipeline, node_id, connection)
         except KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             show.done("interrupted")
             code, failure = 130, "interrupted"
             break
@@ -130,6 +137,23 @@ def _check_places(config: Config, root: Path, summary: Path | None) -> None:
                 pass
         except OSError as error:
             raise RetakeError(f"{key} {place} cannot be written to ({error.strerror})") from None
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM raise KeyboardInterrupt, and again until it arrives: Python drops what is raised in a
+    weak reference's callback, and TensorFlow has many."""
+
+    def interrupt(*_: Any) -> None:
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextmanager
