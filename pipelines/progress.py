@@ -14,7 +14,9 @@ from typing import Any
 
 from absl import logging as absl_logging
 from rich.console import Console
-from rich.status import Status
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
 
 QUIET_SECONDS = 10
 """Without a terminal, transient progress is printed this seldom."""
@@ -68,7 +70,7 @@ class Progress(logging.Handler):
         super().__init__(logging.DEBUG)
         self._console = console
         self._node, self._begun, self._said = "", 0.0, 0.0
-        self._status: Status | None = None
+        self._spinner: Spinner | None = None
         logger = logging.getLogger("retake")
         logger.handlers, logger.level = [self], logging.DEBUG
 
@@ -78,9 +80,17 @@ class Progress(logging.Handler):
         self._node, self._begun = name, time.monotonic()
         self._said = self._begun
         if self._console.is_terminal:
-            with self._console.status(f"{name} …") as self._status:
+            self._spinner = Spinner("dots", f"{name} …", style="green")
+            # rich would bring what libraries say to stdout and stderr back to the screen.
+            with Live(
+                self._spinner,
+                console=self._console,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            ):
                 yield
-            self._status = None
+            self._spinner = None
         else:
             yield
 
@@ -95,8 +105,9 @@ class Progress(logging.Handler):
         now = time.monotonic()
         if record.levelno >= logging.INFO:
             self._say(message)
-        elif self._status is not None:
-            self._status.update(f"{self._node} [dim]{message} · {now - self._begun:.0f} s[/]")
+        elif self._spinner is not None:
+            text = Text.assemble(f"{self._node} ", (f"{message} · {now - self._begun:.0f} s", "dim"))
+            self._spinner.update(text=text)
         elif now - self._said > QUIET_SECONDS:
             self._said = now
             self._say(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,22 @@ def test_a_run_goes_on_where_nobody_reads_what_it_says(place: Place, completed: 
     assert ended.returncode == 0 and ended.stderr == ""
     assert len(ended.stdout.splitlines()) == 1
     assert json.loads(file.read_text())["state"] == "complete"
+
+
+def test_a_terminal_shows_no_more_than_a_pipe_does(place: Place, completed: Outcome) -> None:
+    terminal, end = pty.openpty()
+    with subprocess.Popen([*RUN, *settings_of(place)], cwd=PROJECT, stdout=end, stderr=end, stdin=end) as process:
+        os.close(end)
+        seen = b""
+        with suppress(OSError):  # The terminal is gone with the process.
+            while block := os.read(terminal, 1 << 16):
+                seen += block
+        os.close(terminal)
+
+    assert process.returncode == 0
+    said = seen.decode()
+    assert "starting" in said and "Blessed" in said
+    assert "Warning" not in said and "google" not in said
 
 
 def test_verbose_shows_what_the_libraries_say(place: Place, completed: Outcome) -> None:
