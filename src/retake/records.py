@@ -8,11 +8,13 @@ fourth, `conflict` = 1.
 from __future__ import annotations
 
 import functools
+import gzip
 import hashlib
 import os
 import random
 import statistics
 import warnings
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -166,7 +168,7 @@ def read(file: Path | str) -> Iterator[Any]:
             record, damaged = None, True
         if record is None:
             # TensorFlow takes a file that ends within the 12 bytes before a record for whole.
-            if not damaged and (compression or position == size):
+            if not damaged and position == (_unpacked_size(file) if compression else size):
                 return
             what = f"is damaged or cut off after {count:,} records; pack it again or remove it"
             raise RetakeError(f"{file} {what if count else 'is no TFRecord'}")
@@ -178,6 +180,15 @@ def read(file: Path | str) -> Iterator[Any]:
             raise RetakeError(f"{file} holds no tf.train.Example in record {count + 1:,}") from None
         yield example
         count += 1
+
+
+def _unpacked_size(file: Path | str) -> int:
+    """Bytes in a gzip file, or -1 when it is cut off or damaged."""
+    try:
+        with _tensorflow().io.gfile.GFile(str(file), "rb") as stream, gzip.GzipFile(fileobj=stream) as unpacked:
+            return sum(map(len, iter(lambda: unpacked.read(1 << 20), b"")))
+    except (EOFError, OSError, zlib.error):
+        return -1
 
 
 def label_index(example: Any, classes: list[str]) -> int:

@@ -261,6 +261,17 @@ def test_a_file_that_is_cut_off_anywhere_within_a_record_is_refused(tmp_path, en
         list(records.read(tmp_path / "x.tfrecord"))
 
 
+def test_a_gzip_file_that_is_cut_off_anywhere_is_refused(tmp_path):
+    write(tmp_path / "x", [example(label=[number]) for number in range(3)])
+    packed = gzip.compress((tmp_path / "x").read_bytes())
+    (tmp_path / "two.tfrecord.gz").write_bytes(packed + packed)
+    assert len(list(records.read(tmp_path / "two.tfrecord.gz"))) == 6
+    for end in range(20, len(packed), 3):
+        (tmp_path / "cut.tfrecord.gz").write_bytes(packed[:end])
+        with pytest.raises(RetakeError, match=r"cut off after|is no TFRecord"):
+            list(records.read(tmp_path / "cut.tfrecord.gz"))
+
+
 def test_inspect_tells_labels_formats_sizes_and_what_is_wrong(tmp_path):
     stream = io.BytesIO()
     Image.new("RGB", (40, 30)).save(stream, "PNG")
