@@ -50,12 +50,12 @@ def main(images: Path, weights: Path) -> None:
         console.print("this pipeline again, nothing new …")
         again, _ = pipeline(records, weights, work, "first")
         console.print("this pipeline, twice the pictures …")
-        twice, _ = pipeline(doubled, weights, work, "twice")
+        twice, doubled_summary = pipeline(doubled, weights, work, "twice")
         console.print("plain Keras, one epoch of the whole network …")
         whole = measure("benchmarks.plain_keras", "whole", str(images), str(weights), str(work / "whole"))
         help_ = measure("pipelines.run", "--help")
 
-    frozen, epoch = json.loads(plain.output), json.loads(whole.output)
+    frozen, epoch = (json.loads(run.output.splitlines()[-1]) for run in (plain, whole))
     extrapolated = whole.seconds + (EPOCHS - 1) * epoch["epoch"]
     table = Table("", "seconds", "peak GB", "accuracy", title="1,200 pictures, EfficientNetV2B0")
     rows = [
@@ -73,6 +73,7 @@ def main(images: Path, weights: Path) -> None:
     console.print(f"b / a                  {first.seconds / plain.seconds:.2f}   (at most 2.0)")
     console.print(f"c × {EPOCHS} epochs / b       {extrapolated / first.seconds:.1f}   (at least 10)")
     console.print(f"memory, twice / once   {twice.gigabytes / first.gigabytes:.2f}   (at most 1.15)")
+    console.print(f"pictures, twice / once {pictures(doubled_summary)} / {pictures(summary)}")
     nodes = Table("node", "seconds", "share", title="where b's time goes")
     accounted = sum(node["seconds"] or 0 for node in summary["nodes"])
     for node in summary["nodes"]:
@@ -91,6 +92,10 @@ def pipeline(records: Path, weights: Path, work: Path, name: str) -> tuple[Measu
     summary = work / f"{name}.json"
     run = measure("pipelines.run", *HOTDOG, *places, *backbone, "--summary", str(summary))
     return run, json.loads(summary.read_text())
+
+
+def pictures(summary: Any) -> int:
+    return sum(number for classes in summary["examples"].values() for number in classes.values())
 
 
 def measure(module: str, *arguments: str) -> Measured:
