@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,10 @@ def _push_local(model: str, base: str, origin: str) -> int:
     if latest and _content(folder / str(latest) / ORIGIN) == origin:
         return latest
     for left_behind in folder.glob(".incoming-*"):
-        # Not st_mtime, which a copy takes over from the model.
-        if time.time() - left_behind.stat().st_ctime > LEFT_BEHIND_SECONDS:
-            shutil.rmtree(left_behind, ignore_errors=True)
+        with suppress(FileNotFoundError):  # Another push has just renamed it.
+            # Not st_mtime, which a copy takes over from the model.
+            if time.time() - left_behind.stat().st_ctime > LEFT_BEHIND_SECONDS:
+                shutil.rmtree(left_behind, ignore_errors=True)
     # TensorFlow Serving looks at folders with numbers for names only. A rename is one step, and fails where another
     # push has taken the number.
     incoming = folder / f".incoming-{uuid.uuid4().hex}"
