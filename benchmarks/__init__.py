@@ -1,1 +1,0 @@
-"""Benchmarks: ratios within one run, as absolute times say little about another machine."""
