@@ -187,3 +187,13 @@ def test_each_wrong_key_has_its_line(write):
 )
 def test_an_override_of_another_form_is_refused_with_an_example(write, override, complaint):
     assert complaint in refusal(write(MINIMAL), override)
+
+
+def test_the_reference_in_the_docs_is_what_the_code_says():
+    assert Path("docs/configuration.md").read_text() == config.reference()
+
+
+def test_every_configuration_of_the_project_loads():
+    assert config.available() == ["hotdog", "intel", "sample"]
+    for name in config.available():
+        assert config.load(name).pipeline.name == name
