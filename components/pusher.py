@@ -16,9 +16,8 @@ from tfx import types
 from tfx.components import Pusher
 from tfx.components.pusher import executor
 from tfx.dsl.components.base import executor_spec
-from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils
-from tfx.utils import io_utils, proto_utils
+from tfx.utils import io_utils
 
 from retake.errors import RetakeError
 
@@ -41,9 +40,7 @@ class Executor(executor.Executor):
         if not self.CheckBlessing(input_dict):
             self._MarkNotPushed(pushed)
             return
-        destination = pusher_pb2.PushDestination()
-        proto_utils.json_to_proto(exec_properties["push_destination"], destination)
-        base = destination.filesystem.base_directory
+        base = exec_properties["push_destination"]
         blessing = artifact_utils.get_single_instance(input_dict["model_blessing"])
         push = _push_remote if "://" in base else _push_local
         try:
@@ -54,7 +51,7 @@ class Executor(executor.Executor):
 
 
 class WholePusher(Pusher):
-    """TFX's Pusher with this executor."""
+    """TFX's Pusher with this executor; its `push_destination` is a folder or gs:// prefix, not a proto."""
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 

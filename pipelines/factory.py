@@ -7,7 +7,6 @@ import inspect
 from types import ModuleType
 from typing import Any
 
-from ml_metadata.proto import metadata_store_pb2
 from tfx.components import ExampleValidator, SchemaGen, StatisticsGen, Trainer, Transform
 from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
 from tfx.orchestration.data_types import RuntimeParameter
@@ -27,10 +26,12 @@ from retake.config import Config
 from retake.weights import Weights
 
 DATA_PARAMETER = "data"
-"""Runtime parameter: the data location."""
-
-PUSH_PARAMETER = "push"
-"""Runtime parameter: a PushDestination as JSON."""
+MODELS_PARAMETER = "models"
+PARAMETERS = {
+    DATA_PARAMETER: "Folder or gs:// prefix; every TFRecord below it is trained on.",
+    MODELS_PARAMETER: "Folder or gs:// prefix of the pushed models' numbered versions.",
+}
+"""The runtime parameters, all of them texts, and what they mean."""
 
 NO_PACKAGE = ["--sdk_container_image=none"]
 """Keeps TFX from packing itself for each Beam node, which takes a second and leaves a folder in /tmp. Workers elsewhere
@@ -41,7 +42,6 @@ def build(
     config: Config,
     root: str,
     weights: Weights,
-    metadata: metadata_store_pb2.ConnectionConfig | None = None,
     baseline: type[ResolverStrategy] = BaselineStrategy,
 ) -> Pipeline:
     """Builds the pipeline.
@@ -50,11 +50,10 @@ def build(
       config: what is to be trained, and how.
       root: folder or gs:// prefix for artifacts, as the nodes see it.
       weights: what `model.weights` comes to, as the nodes see it.
-      metadata: the ML Metadata store, where the runner has one.
       baseline: how the blessed model is found, where the runner's service cannot run BaselineStrategy.
 
     Returns:
-      A pipeline with the runtime parameters `data` and `push`.
+      A pipeline with the runtime parameters `data` and `models`.
     """
     examples = RecordsExampleGen(
         RuntimeParameter(DATA_PARAMETER, str), config.data, _code(example_gen, images, records)
@@ -98,16 +97,20 @@ def build(
     pusher = WholePusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
-        push_destination=RuntimeParameter(PUSH_PARAMETER, str),
+        push_destination=RuntimeParameter(MODELS_PARAMETER, str),
     ).with_id("Pusher")
     return Pipeline(
         pipeline_name=config.pipeline.name,
         pipeline_root=root,
         components=[examples, statistics, schema, validator, transform, trainer, resolver, evaluator, pusher],
         enable_cache=config.pipeline.caching,
-        metadata_connection_config=metadata,
         beam_pipeline_args=[*NO_PACKAGE, *config.beam.arguments],
     )
+
+
+def parameters(config: Config) -> dict[str, str]:
+    """What the configuration gives the runtime parameters."""
+    return {DATA_PARAMETER: config.data.location, MODELS_PARAMETER: config.pusher.destination}
 
 
 def _code(*modules: ModuleType) -> str:

@@ -65,13 +65,24 @@ def _connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:
     return config
 
 
+def state(execution: metadata_store_pb2.Execution) -> NodeState:
+    """What the summary calls an execution's state."""
+    return _STATES.get(execution.last_known_state, "failed")
+
+
+def states(connection: metadata_store_pb2.ConnectionConfig, pipeline: str, run_id: str) -> dict[str, NodeState]:
+    """Node → state, for the nodes of a run that have begun."""
+    found = _executions(MetadataStore(connection), pipeline, run_id)
+    return {node: state(execution) for node, execution in found.items()}
+
+
 def node(node_id: str, execution: metadata_store_pb2.Execution, before: list[Node]) -> Node:
     """A node's part of the summary; a resolver only looks up, so it counts as cached where all before it is."""
-    state = _STATES.get(execution.last_known_state, "failed")
-    if node_id == "Resolver" and state == "complete" and all(node.cached for node in before):
-        state = "cached"
+    became = state(execution)
+    if node_id == "Resolver" and became == "complete" and all(node.cached for node in before):
+        became = "cached"
     seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
-    return Node(id=node_id, state=state, seconds=seconds, cached=state == "cached")
+    return Node(id=node_id, state=became, seconds=seconds, cached=became == "cached")
 
 
 def summarize(
@@ -93,13 +104,7 @@ def summarize(
       failure: why the run failed, if it did.
     """
     store = MetadataStore(connection)
-    context = store.get_context_by_type_and_name("pipeline_run", run_id)
-    executions = store.get_executions_by_context(context.id) if context else []
-    by_node: dict[str, metadata_store_pb2.Execution] = {}
-    for execution in executions:
-        for of in store.get_contexts_by_execution(execution.id):
-            if of.type == "node":
-                by_node[of.name.removeprefix(f"{pipeline}.")] = execution
+    by_node = _executions(store, pipeline, run_id)
     nodes: list[Node] = []
     for node_id in node_ids:
         execution = by_node.get(node_id)
@@ -122,6 +127,16 @@ def summarize(
         reason=failure or blessing.get("reason"),
         pushed_model=pushed.get("pushed_destination"),
     )
+
+
+def _executions(store: MetadataStore, pipeline: str, run_id: str) -> dict[str, metadata_store_pb2.Execution]:
+    context = store.get_context_by_type_and_name("pipeline_run", run_id)
+    by_node: dict[str, metadata_store_pb2.Execution] = {}
+    for execution in store.get_executions_by_context(context.id) if context else []:
+        for of in store.get_contexts_by_execution(execution.id):
+            if of.type == "node" and of.name.startswith(f"{pipeline}."):
+                by_node[of.name.removeprefix(f"{pipeline}.")] = execution
+    return by_node
 
 
 def _outputs(store: MetadataStore, by_node: dict[str, metadata_store_pb2.Execution]) -> dict[str, dict[str, Any]]:

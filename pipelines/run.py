@@ -12,7 +12,7 @@ from pathlib import Path
 from retake import config as configuration
 from retake.errors import RetakeError, UsageError
 
-RUNNERS = ("local",)
+RUNNERS = ("local", "airflow")
 INTERRUPTED = 130
 
 
@@ -74,6 +74,13 @@ def _parser() -> argparse.ArgumentParser:
         help="any setting, such as trainer.epochs=3",
     )
     parser.add_argument("--show-config", action="store_true", help="print the whole configuration and stop")
+    parser.add_argument(
+        "--definitions",
+        type=Path,
+        default=Path("dags/definitions"),
+        metavar="DIR",
+        help="airflow: where the DAG file looks for compiled pipelines (default: dags/definitions)",
+    )
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write the summary as JSON, too")
     parser.add_argument("--verbose", action="store_true", help="show the libraries' own messages")
     return parser

@@ -1,32 +1,161 @@
-"""Runs one node of a compiled pipeline and tells from ML Metadata how it went."""
+"""Runs one node of a compiled pipeline and tells from ML Metadata how it went.
+
+`python -m pipelines.run_node DEFINITION --node ID --run-id ID` is what an orchestrator gives for each node. It exits
+with 0 when the execution is complete or cached, in this call or an earlier one of the same run; with 1 when the node
+failed; with 2 when it cannot run, and trying again would not help.
+"""
 
 from __future__ import annotations
 
+import argparse
+import fcntl
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
-from tfx.dsl.io import fileio
-from tfx.orchestration import metadata
-from tfx.orchestration.local import runner_utils
-from tfx.orchestration.portable import launcher, runtime_parameter_utils
-from tfx.proto.orchestration import pipeline_pb2
 
-from retake.errors import RetakeError
+from pipelines import definition as definitions
+from pipelines import metadata
+from pipelines.definition import Definition
+from retake import summary as summaries
+from retake.errors import RetakeError, UsageError
+
+DONE = ("complete", "cached")
 
 _State = metadata_store_pb2.Execution.State
+_log = logging.getLogger("retake")
 
 
-def bind(pipeline: pipeline_pb2.Pipeline, run_id: str, parameters: dict[str, Any]) -> None:
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the node and returns the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(levelname).1s %(name)s %(message)s", level=logging.INFO, stream=sys.stdout)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.simplefilter("ignore")
+    begun = time.monotonic()
+    try:
+        definition = definitions.read(options.definition)
+        parameters = _parameters(definition, options.parameter)
+        connection = metadata.connection_config(definition.config.metadata.url)
+        state = run(definition, options.node, options.run_id, parameters, connection)
+        if options.summary:
+            nodes = [node.id for node in definition.nodes]
+            summary = metadata.summarize(connection, definition.pipeline, options.run_id, options.runner, nodes)
+            summaries.write(summary, options.summary)
+        print(f"{options.node} {state} in {time.monotonic() - begun:.1f} s")
+        return 0
+    except RetakeError as error:
+        print(f"{options.node}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except Exception as error:
+        logging.exception("%s failed", options.node)
+        print(f"{options.node} failed: {type(error).__name__}: {_first_line(error)}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.run_node", description="Run one node of a compiled pipeline."
+    )
+    parser.add_argument("definition", metavar="DEFINITION", help="file, gs:// object or env:NAME")
+    parser.add_argument("--node", required=True, metavar="ID", help="such as Trainer")
+    parser.add_argument("--run-id", required=True, metavar="ID", help="the same for all nodes of a run")
+    parser.add_argument(
+        "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a runtime parameter, such as data=DIR"
+    )
+    parser.add_argument("--runner", default="node", metavar="NAME", help="what the summary calls the runner")
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="write the run's summary as JSON, too")
+    return parser
+
+
+def _parameters(definition: Definition, given: list[str]) -> dict[str, str]:
+    parameters = {name: parameter.default for name, parameter in definition.parameters.items()}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals or name not in parameters:
+            raise UsageError(f"--parameter {each!r} must read NAME=VALUE with NAME one of {', '.join(parameters)}")
+        parameters[name] = value
+    return parameters
+
+
+def run(definition: Definition, node_id: str, run_id: str, parameters: dict[str, str], connection: Any) -> str:
+    """Runs a node of a run, unless it is done.
+
+    Args:
+      definition: of the pipeline.
+      node_id: for example `Trainer`.
+      run_id: the same for all nodes of a run.
+      parameters: values of all runtime parameters.
+      connection: ML Metadata's ConnectionConfig.
+
+    Returns:
+      `complete` or `cached`.
+
+    Raises:
+      UsageError: no such node, or a node that it needs is not done in this run.
+      RetakeError: its inputs are not there; otherwise whatever the node's executor raised.
+    """
+    upstream = {node.id: node.upstream for node in definition.nodes}
+    if node_id not in upstream:
+        raise UsageError(f"{definition.pipeline} has no such node; its nodes are {', '.join(upstream)}")
+    with _alone(Path(definition.config.pipeline.root), f"{node_id}-{run_id}"):
+        states = metadata.states(connection, definition.pipeline, run_id)
+        if states.get(node_id) in DONE:
+            return f"was {states[node_id]} before: nothing to do,"
+        if missing := [node for node in upstream[node_id] if states.get(node) not in DONE]:
+            told = ", ".join(f"{node} ({states.get(node, 'not run')})" for node in missing)
+            raise UsageError(f"cannot run before what it needs is done in run {run_id}: {told}")
+
+        pipeline = _pipeline(definition)
+        bind(pipeline, run_id, parameters)
+        return metadata.state(launch(pipeline, node_id, connection))
+
+
+def _pipeline(definition: Definition) -> Any:
+    from google.protobuf import json_format
+    from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
+
+    _ = executable_spec_pb2  # Messages of it lie in the IR, and are known once it is imported.
+    return json_format.ParseDict(definition.ir, pipeline_pb2.Pipeline())
+
+
+@contextmanager
+def _alone(root: Path, what: str) -> Iterator[None]:
+    """Lets one process at a time run a node of a run: an orchestrator may have lost sight of one that goes on."""
+    if "://" in str(root):
+        yield
+        return
+    folder = root / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / what.replace("/", "_")).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log.info("another process is running this node: waiting for it to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def bind(pipeline: Any, run_id: str, parameters: dict[str, Any]) -> None:
     """Puts the run's id and the runtime parameters into a compiled pipeline, in place."""
+    from tfx.orchestration.portable import runtime_parameter_utils
+
     runtime_parameter_utils.substitute_runtime_parameter(pipeline, {"pipeline-run-id": run_id, **parameters})
 
 
-def launch(pipeline: pipeline_pb2.Pipeline, node_id: str, connection: Any) -> metadata_store_pb2.Execution:
+def launch(pipeline: Any, node_id: str, connection: Any) -> metadata_store_pb2.Execution:
     """Runs a node, or takes its outputs from the cache.
 
     Args:
-      pipeline: compiled, with parameters bound.
+      pipeline: a pipeline_pb2.Pipeline, with parameters bound.
       node_id: for example `Trainer`.
       connection: ML Metadata's ConnectionConfig.
 
@@ -36,6 +165,10 @@ def launch(pipeline: pipeline_pb2.Pipeline, node_id: str, connection: Any) -> me
     Raises:
       RetakeError: its inputs are not there; otherwise whatever the node's executor raised.
     """
+    from tfx.orchestration import metadata
+    from tfx.orchestration.local import runner_utils
+    from tfx.orchestration.portable import launcher
+
     node = next(n.pipeline_node for n in pipeline.nodes if n.pipeline_node.node_info.id == node_id)
     deployment = runner_utils.extract_local_deployment_config(pipeline)
     if any(output.artifact_spec.type.name == "PushedModel" for output in node.outputs.outputs.values()):
@@ -59,8 +192,21 @@ def launch(pipeline: pipeline_pb2.Pipeline, node_id: str, connection: Any) -> me
 
 def _forget_removed_models(store: MetadataStore) -> None:
     """Marks pushes as deleted whose version somebody has removed: the cache looks at the node's own folder only."""
+    from tfx.dsl.io import fileio
+
     for push in store.get_artifacts_by_type("PushedModel"):
         version = push.custom_properties["pushed_destination"].string_value
         if version and push.state == push.LIVE and not fileio.exists(f"{version}/saved_model.pb"):
             push.state = push.DELETED
             store.put_artifacts([push])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # Taking TensorFlow and Beam apart takes seconds, and all that counts is on disk.

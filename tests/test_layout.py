@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from importlinter.api import read_configuration
 
 PROJECT = Path(__file__).parents[1]
@@ -17,6 +19,14 @@ def test_every_package_is_under_the_import_contracts() -> None:
     packages = {init.parent.name for folder in ("", "src") for init in (PROJECT / folder).glob("*/__init__.py")}
     options = read_configuration(str(PROJECT / "pyproject.toml"))["session_options"]
     assert packages - {"tests"} == set(options["root_packages"])
+
+
+@pytest.mark.parametrize("file", sorted((PROJECT / "dags").glob("*.py")), ids=lambda file: file.name)
+def test_dag_files_import_airflow_and_the_standard_library_only(file: Path) -> None:
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "." for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert {name.partition(".")[0] for name in names} <= {"airflow", *sys.stdlib_module_names}
 
 
 def test_the_command_explains_itself_without_loading_tensorflow_or_tfx() -> None:

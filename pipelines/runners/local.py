@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -22,6 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from pipelines import progress
+from retake import config as configuration
 from retake import summary as summaries
 from retake import weights as weight_files
 from retake.config import Config
@@ -58,7 +58,7 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
         _alone(root, console),
     ):
         console.print(f"[bold]{config.pipeline.name}[/] · run {run_id} · log {log}", soft_wrap=True)
-        code, summary = _run(config, root, run_id, console)
+        code, summary = _run(config, run_id, console)
         for file in (folder / "summary.json", options.summary):
             if file:
                 summaries.write(summary, file)
@@ -74,7 +74,7 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
     return code
 
 
-def _run(config: Config, root: Path, run_id: str, console: Console) -> tuple[int, summaries.Summary]:
+def _run(config: Config, run_id: str, console: Console) -> tuple[int, summaries.Summary]:
     show = progress.Progress(console)
     weights = weight_files.resolve(config.model)
     with show.node("starting"):
@@ -83,17 +83,10 @@ def _run(config: Config, root: Path, run_id: str, console: Console) -> tuple[int
 
         from pipelines import factory, metadata, run_node
 
+        config = configuration.located(config)
         connection = metadata.connection_config(config.metadata.url)
-        pipeline = Compiler().compile(factory.build(config, str(root), weights, connection))
-    destination = {"filesystem": {"base_directory": _absolute(config.pusher.destination)}}
-    run_node.bind(
-        pipeline,
-        run_id,
-        {
-            factory.DATA_PARAMETER: _absolute(config.data.location),
-            factory.PUSH_PARAMETER: json.dumps(destination),
-        },
-    )
+        pipeline = Compiler().compile(factory.build(config, config.pipeline.root, weights))
+    run_node.bind(pipeline, run_id, factory.parameters(config))
     node_ids = [node.pipeline_node.node_info.id for node in pipeline.nodes]
     code, failure = 0, None
     done: list[summaries.Node] = []
@@ -168,10 +161,6 @@ def _alone(root: Path, console: Console) -> Iterator[None]:
             )
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _absolute(place: str) -> str:
-    return place if "://" in place else str(Path(place).resolve())
 
 
 def _short(path: Path) -> str:

@@ -12,6 +12,7 @@ import inspect
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -164,7 +165,27 @@ class MetadataSection(Section):
     def _known_scheme(cls, url: str) -> str:
         if not url.startswith(("sqlite:///", "mysql://", "postgresql://")):
             raise ValueError("must begin with sqlite:///, mysql:// or postgresql://")
+        if not url.startswith("sqlite:///"):
+            parts = urlsplit(url)
+            if parts.password is not None:
+                raise ValueError("must not hold a password: put it into the environment as RETAKE_METADATA_PASSWORD")
+            _ = parts.port  # Raises what is wrong with it.
         return url
+
+
+class AirflowSection(Section):
+    """How the pipeline runs under Airflow."""
+
+    retries: int = Field(2, ge=0, description="How often a task that failed is tried again.")
+    retry_seconds: float = Field(30, gt=0, description="Wait before the first retry; it doubles with each one.")
+    watch_seconds: float = Field(
+        60, ge=1, description="How often the data location is looked at; new records must rest for as long to be taken."
+    )
+    pods: dict[str, str] = Field(
+        {},
+        description="Node → file with a Kubernetes pod template that it runs in, `*` for all others; without one a "
+        "node runs on Airflow's worker.",
+    )
 
 
 class Config(Section):
@@ -178,6 +199,7 @@ class Config(Section):
     pusher: PusherSection = PusherSection()
     beam: BeamSection = BeamSection()
     metadata: MetadataSection = MetadataSection()
+    airflow: AirflowSection = AirflowSection()
 
     @model_validator(mode="before")
     @classmethod
@@ -208,6 +230,11 @@ def available() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
+def path_of(name: str) -> Path:
+    """The file of a configuration that is given as `load` takes it."""
+    return Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
+
+
 def load(name: str, overrides: list[str] | None = None) -> Config:
     """Reads a configuration.
 
@@ -221,7 +248,7 @@ def load(name: str, overrides: list[str] | None = None) -> Config:
     Raises:
       UsageError: no such file, not YAML, an unknown key or an impossible value; it names the key and the file.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
+    path = path_of(name)
     try:
         raw = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -274,6 +301,25 @@ def _explain(problem: Any, origin: str) -> str:
 
 def _key(problem: Any) -> str:
     return ".".join(str(part) for part in problem["loc"] if part not in ("int", "literal['all']")) or "the file"
+
+
+def located(config: Config) -> Config:
+    """The configuration with every local place as an absolute path, for processes that start elsewhere."""
+    url = config.metadata.url
+    if url.startswith("sqlite:///"):
+        url = f"sqlite:///{_absolute(url.removeprefix('sqlite:///'))}"
+    return config.model_copy(
+        update={
+            "pipeline": config.pipeline.model_copy(update={"root": _absolute(config.pipeline.root)}),
+            "data": config.data.model_copy(update={"location": _absolute(config.data.location)}),
+            "pusher": config.pusher.model_copy(update={"destination": _absolute(config.pusher.destination)}),
+            "metadata": config.metadata.model_copy(update={"url": url}),
+        }
+    )
+
+
+def _absolute(place: str) -> str:
+    return place if "://" in place else str(Path(place).resolve())
 
 
 def as_yaml(config: Config) -> str:

@@ -16,7 +16,7 @@ from one_node import artifact, run_node
 from tfx.types import standard_artifacts
 
 from components import pusher
-from pipelines.factory import PUSH_PARAMETER
+from pipelines.factory import MODELS_PARAMETER
 from retake.errors import RetakeError
 
 
@@ -40,9 +40,8 @@ def blessing(folder, blessed=1):
 
 
 def push(model, blessed, models):
-    destination = json.dumps({"filesystem": {"base_directory": str(models)}})
     return run_node(
-        Path(model.uri).parent, "Pusher", config(), {PUSH_PARAMETER: destination}, model=model, model_blessing=blessed
+        Path(model.uri).parent, "Pusher", config(), {MODELS_PARAMETER: str(models)}, model=model, model_blessing=blessed
     )["pushed_model"]
 
 

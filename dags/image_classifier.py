@@ -1,0 +1,358 @@
+"""Two DAGs for each compiled pipeline in `definitions/`: NAME trains, gates and pushes; NAME-watch starts it when
+records arrive.
+
+`python -m pipelines.run --runner airflow --config NAME` puts a definition there. This file needs Airflow and nothing of
+the project: a task runs `python -m pipelines.run_node` in the project's own environment, or in a pod of its image.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
+
+from airflow.providers.standard.hooks.subprocess import SubprocessHook
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from airflow.sdk import DAG, Asset, BaseOperator, ObjectStoragePath, Param, Variable
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+FORMAT = 1
+DEFINITIONS = Path(os.environ.get("RETAKE_DEFINITIONS") or Path(__file__).parent / "definitions")
+"""Where the compiled pipelines are: RETAKE_DEFINITIONS, or beside this file."""
+
+ENVIRONMENT = "retake_environment"
+"""Airflow variable, or in capitals environment variable, with the folder of the project's Python environment."""
+
+CANNOT_RUN = 2
+"""What run_node exits with when trying again would not help."""
+
+MOST_LOOKS = 10
+"""Records that rest are taken after so many looks, though others are still arriving."""
+
+POD_SUMMARY = "/airflow/xcom/return.json"
+"""What the Kubernetes provider's sidecar reads a pod's XCom from."""
+
+
+def pipelines() -> list[dict[str, Any]]:
+    """The definitions.
+
+    Raises:
+      AirflowException: there is none, or one that this file cannot go by; it names the command that makes it anew.
+    """
+    files = sorted(DEFINITIONS.glob("[!.]*.json"))
+    if not files:
+        raise AirflowException(
+            f"{DEFINITIONS} holds no compiled pipeline. In the project's folder, run: "
+            "python -m pipelines.run --runner airflow --config NAME"
+        )
+    definitions = [json.loads(file.read_text()) | {"file": str(file)} for file in files]
+    if problems := [problem for definition in definitions if (problem := outdated(definition))]:
+        raise AirflowException("\n".join(problems))
+    return definitions
+
+
+def outdated(definition: dict[str, Any]) -> str | None:
+    """What has changed since a definition was compiled, as far as this machine can see the project."""
+    if definition.get("format") != FORMAT:
+        why = "was made by another version of the project"
+        return f"{definition['file']} {why}. Run again: {definition.get('command', 'python -m pipelines.run')}"
+    project = Path(definition["project"])
+    changed = [file for file, digest in definition["sources"].items() if digest_of(project / file) != digest]
+    if project.is_dir() and changed:
+        why = f"is older than {', '.join(changed)}"
+        return f"{definition['file']} {why}. In {project}, run: {definition['command']}"
+    return None
+
+
+def digest_of(file: Path) -> str | None:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
+def training(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG:
+    """The DAG that runs the pipeline, a task for each node; records that have arrived start it."""
+    name, config = definition["pipeline"], definition["config"]
+    nodes = [node["id"] for node in definition["nodes"]]
+    with DAG(
+        dag_id=name,
+        description=f"Trains, gates and pushes a classifier of {', '.join(config['data']['classes'])}"[:500],
+        doc_md=page(definition),
+        schedule=[records],
+        start_date=datetime(2024, 1, 1),
+        catchup=False,
+        max_active_runs=1,
+        is_paused_upon_creation=False,
+        params={
+            key: Param(parameter["default"], type="string", minLength=1, description=parameter["description"])
+            for key, parameter in definition["parameters"].items()
+        },
+        default_args={
+            "retries": config["airflow"]["retries"],
+            "retry_delay": timedelta(seconds=config["airflow"]["retry_seconds"]),
+            "retry_exponential_backoff": True,
+        },
+        tags=["retake"],
+    ) as dag:
+        tasks = {}
+        for node in definition["nodes"]:
+            hooks: dict[str, Any] = {}
+            if not node["upstream"]:
+                hooks = {"outlets": [examples], "pre_execute": tell_records}
+            elif node["id"] == nodes[-1]:
+                hooks = {"outlets": [Asset(f"{name}-blessing")], "post_execute": tell_verdict}
+            tasks[node["id"]] = task(definition, node["id"], node["id"] == nodes[-1], hooks)
+            tasks[node["id"]].set_upstream([tasks[before] for before in node["upstream"]])
+    return dag
+
+
+def page(definition: dict[str, Any]) -> str:
+    """What the DAG's page says of the pipeline."""
+    config = definition["config"]
+    rows = {
+        "classes": ", ".join(config["data"]["classes"]),
+        "backbone": config["model"]["backbone"],
+        "records": f"`{config['data']['location']}`, looked at by `{definition['pipeline']}-watch`",
+        "pushed models": f"`{config['pusher']['destination']}`",
+        "artifacts": f"`{config['pipeline']['root']}`",
+        "metadata": f"`{config['metadata']['url']}`",
+        "compiled by": f"`{definition['command']}`",
+    }
+    return "\n".join(
+        [
+            "Trains a classifier, gates it against the model in service and pushes it. The last task's XCom "
+            "`return_value` is the run's summary; the run's asset events say which records it trained on and whether "
+            "the model was blessed.",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {key} | {value} |" for key, value in rows.items()),
+        ]
+    )
+
+
+def task(definition: dict[str, Any], node: str, is_last: bool, hooks: dict[str, Any]) -> BaseOperator:
+    """The task of a node: on the worker, or in a pod where the configuration has a template for it."""
+    arguments = ["--node", node, "--run-id", "{{ dag.dag_id }}.{{ run_id }}", "--runner", "airflow"]
+    for parameter in definition["parameters"]:
+        arguments += ["--parameter", f"{parameter}={{{{ params.{parameter} }}}}"]
+    pods = definition["pods"]
+    template = pods.get(node, pods.get("*"))
+    if template is None:
+        return NodeOperator(
+            task_id=node,
+            arguments=[definition["file"], *arguments],
+            environment=f"{definition['project']}/.venv",
+            is_last=is_last,
+            **hooks,
+        )
+    from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+
+    packed = {key: value for key, value in definition.items() if key != "file"}
+    return KubernetesPodOperator(
+        task_id=node,
+        name=f"{definition['pipeline']}-{node}".lower(),
+        pod_template_dict=template,
+        cmds=["python", "-m", "pipelines.run_node"],
+        arguments=["env:RETAKE_DEFINITION", *arguments, *(["--summary", POD_SUMMARY] if is_last else [])],
+        env_vars={"RETAKE_DEFINITION": base64.b64encode(gzip.compress(json.dumps(packed).encode(), mtime=0)).decode()},
+        do_xcom_push=is_last,
+        **hooks,
+    )
+
+
+class NodeOperator(BaseOperator):
+    """Runs a node in the project's environment on this worker.
+
+    Args:
+      arguments: of `pipelines.run_node`.
+      environment: folder of the project's Python environment, where neither variable names one.
+      is_last: the run's summary is this task's XCom.
+    """
+
+    template_fields = ("arguments",)
+    ui_color = "#e8f7e4"
+
+    def __init__(self, *, arguments: list[str], environment: str, is_last: bool = False, **others: Any):
+        super().__init__(**others)
+        self.arguments, self.environment, self.is_last = arguments, environment, is_last
+        self.hook = SubprocessHook()
+
+    def execute(self, context: Any) -> Any:
+        python = self.python()
+        # Airflow's own settings hold its secrets, and its Python paths are of another environment.
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "_A", "PYTHON"))}
+        with TemporaryDirectory(prefix="retake-") as folder:
+            summary = Path(folder) / "summary.json"
+            command = [str(python), "-u", "-m", "pipelines.run_node", *self.arguments]
+            if self.is_last:
+                command += ["--summary", str(summary)]
+            ended = self.hook.run_command(command, inherited, cwd=folder)
+            if ended.exit_code == CANNOT_RUN:
+                raise AirflowFailException(ended.output)
+            if ended.exit_code:
+                raise AirflowException(ended.output if ended.exit_code > 0 else f"killed by signal {-ended.exit_code}")
+            return json.loads(summary.read_text()) if self.is_last else None
+
+    def python(self) -> Path:
+        """The project's interpreter.
+
+        Raises:
+          AirflowFailException: it is not there.
+        """
+        folder = Variable.get(ENVIRONMENT, default=None) or os.environ.get(ENVIRONMENT.upper()) or self.environment
+        python = Path(folder) / "bin" / "python"
+        if not os.access(python, os.X_OK):
+            raise AirflowFailException(
+                f"{python} is not there or cannot be run: make the environment with `make setup` in the project's "
+                f"folder on this worker, and name it in the Airflow variable {ENVIRONMENT} or the environment "
+                f"variable {ENVIRONMENT.upper()}"
+            )
+        return python
+
+    def on_kill(self) -> None:
+        self.hook.send_sigterm()
+
+
+def tell_records(context: Any) -> None:
+    """Says in an asset event which records the run reads, so that they do not start another one."""
+    [examples] = context["task"].outlets
+    context["outlet_events"][examples].extra = {"records": listing(context["params"]["data"])}
+
+
+def tell_verdict(context: Any, summary: dict[str, Any]) -> None:
+    """Says in an asset event whether the model was blessed, why, and where it went."""
+    [blessing] = context["task"].outlets
+    told = {key: summary[key] for key in ("blessed", "reason", "pushed_model")}
+    accuracies = {key: (summary[key] or {}).get("accuracy") for key in ("metrics", "baseline_metrics")}
+    context["outlet_events"][blessing].extra = {
+        **told,
+        "accuracy": accuracies["metrics"],
+        "baseline_accuracy": accuracies["baseline_metrics"],
+    }
+
+
+def watching(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG:
+    """The DAG that waits for records, takes a set of them, and begins to wait again."""
+    name, config = definition["pipeline"], definition["config"]
+    with DAG(
+        dag_id=f"{name}-watch",
+        description=f"Starts {name} when records arrive",
+        doc_md=f"Waits, without a worker, for record files in `{config['data']['location']}` that `{name}` has not "
+        f"trained on, and starts it once for each set of them. A file is taken when it has not changed for "
+        f"{config['airflow']['watch_seconds']:g} seconds. While `{name}` is paused, files wait for it.",
+        schedule="@continuous",
+        start_date=datetime(2024, 1, 1),
+        catchup=False,
+        max_active_runs=1,
+        is_paused_upon_creation=True,
+        default_args={"retries": 3, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True},
+        tags=["retake"],
+    ) as dag:
+        RecordsSensor(
+            task_id="wait_for_records",
+            location=config["data"]["location"],
+            seconds=config["airflow"]["watch_seconds"],
+            training=name,
+            inlets=[records, examples],
+            outlets=[records],
+        )
+    return dag
+
+
+class RecordsSensor(BaseOperator):
+    """Waits for record files that no run has read and no earlier event has told of; its event starts the training.
+
+    The last events of both assets are all that it remembers, so a file is told of in the same database transaction
+    that takes it. Between looks it is in the triggerer as Airflow's own DateTimeTrigger, which every triggerer has.
+
+    Args:
+      location: folder or gs:// prefix.
+      seconds: between looks.
+      training: the DAG that is started; while it is paused, nothing is taken.
+    """
+
+    def __init__(self, *, location: str, seconds: float, training: str, **others: Any):
+        super().__init__(**others)
+        self.location, self.seconds, self.training = location, seconds, training
+
+    def execute(self, context: Any) -> list[str]:
+        return self.look(context)
+
+    def look(self, context: Any, event: Any = None, seen: dict[str, str] | None = None, looks: int = 0) -> list[str]:
+        """Takes the new files that rest since the last look, in which `seen` was there; or looks again later."""
+        known: set[tuple[str, str]] = set()
+        for asset in self.inlets:
+            for last in context["inlet_events"][asset].ascending(False).limit(1):
+                known |= set(last.extra.get("records", {}).items())
+        there = listing(self.location)
+        new = {file for file, _ in there.items() - known}
+        resting = {
+            file for file in new if (seen or {}).get(file) == there[file] and is_whole(f"{self.location}/{file}")
+        }
+        is_paused = new and context["ti"].get_dag(self.training).is_paused
+        if resting and not is_paused and (resting == new or looks >= MOST_LOOKS):
+            [records] = self.outlets
+            taken = {file: version for file, version in there.items() if file not in new - resting}
+            context["outlet_events"][records].extra = {"new": sorted(resting), "records": taken}
+            self.log.info("new records: %s", ", ".join(sorted(resting)))
+            return sorted(resting)
+        if new:
+            state = f"{self.training} is paused" if is_paused else "not at rest yet, or not whole"
+            self.log.info("%s: %s", state, ", ".join(sorted(new)))
+        self.defer(
+            trigger=TimeDeltaTrigger(timedelta(seconds=self.seconds)),
+            method_name="look",
+            kwargs={"seen": there, "looks": looks + 1 if new else 0},
+        )
+        raise AssertionError("defer raises")
+
+
+def listing(location: str) -> dict[str, str]:
+    """Record file below a folder or gs:// prefix → its version: its size, and its generation or time of writing."""
+    root = ObjectStoragePath(location if "://" in location else f"file://{location}")
+    found = {}
+    for path, info in root.fs.find(root.path, detail=True).items():
+        name = path.rpartition("/")[2]
+        if name.endswith((".tfrecord", ".tfrecord.gz")) and not name.startswith((".", "_")) and info["size"]:
+            file = path.removeprefix(root.path.rstrip("/")).lstrip("/")
+            found[file] = f"{info['size']} {info.get('generation') or info.get('mtime')}"
+    return found
+
+
+def is_whole(path: str) -> bool:
+    """Whether a local record file ends with a whole record; an object in a bucket appears whole."""
+    if "://" in path:
+        return True
+    opened: Callable[..., Any] = gzip.open if path.endswith(".gz") else open
+    try:
+        with opened(path, "rb") as file:
+            return ends_with_a_record(file, None if path.endswith(".gz") else Path(path).stat().st_size)
+    except (OSError, EOFError):
+        return False
+
+
+def ends_with_a_record(file: BinaryIO, size: int | None) -> bool:
+    """A TFRecord is length (uint64), checksum (uint32), data, checksum (uint32), and so on until the end."""
+    while header := file.read(12):
+        if len(header) < 12:
+            return False
+        [length] = struct.unpack("<Q", header[:8])
+        if size is not None and file.tell() + length + 4 > size:
+            return False
+        file.seek(length, os.SEEK_CUR)
+        if len(file.read(4)) < 4:
+            return False
+    return True
+
+
+for each in pipelines():
+    arrived, read = Asset(f"{each['pipeline']}-records"), Asset(f"{each['pipeline']}-examples")
+    training(each, arrived, read)
+    watching(each, arrived, read)

@@ -1,0 +1,165 @@
+"""A compiled pipeline as a file: what an orchestrator that knows nothing of TFX needs to run it node by node.
+
+An orchestrator reads `nodes` and `parameters` and runs `python -m pipelines.run_node FILE --node ID --run-id ID` for
+each node; `ir` is for that command only.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from retake import config as configuration
+from retake import weights as weight_files
+from retake.config import Config
+from retake.errors import UsageError
+
+FORMAT = 1
+PROJECT = Path(__file__).resolve().parents[1]
+CODE = ("retake", "components", "pipelines")
+
+
+class Node(BaseModel):
+    """A node and the nodes that have to be done before it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    upstream: list[str]
+
+
+class Parameter(BaseModel):
+    """A runtime parameter, a text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    default: str
+    description: str
+
+
+class Definition(BaseModel):
+    """A compiled pipeline.
+
+    Fields:
+      format: of this file.
+      pipeline: the pipeline's name.
+      command: the command that makes this file.
+      project: the folder that the command was given in.
+      sources: file below `project` → SHA-256 of what it held; where one has changed, the definition is outdated.
+      config: the whole configuration, every local place absolute.
+      nodes: in an order in which they can run. The last one comes after all others.
+      parameters: the runtime parameters.
+      pods: node or "*" → Kubernetes pod template; other nodes run on the orchestrator's own worker.
+      ir: TFX's intermediate representation, a pipeline_pb2.Pipeline as JSON.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = FORMAT
+    pipeline: str
+    command: str
+    project: str
+    sources: dict[str, str]
+    config: Config
+    nodes: list[Node]
+    parameters: dict[str, Parameter]
+    pods: dict[str, dict[str, Any]]
+    ir: dict[str, Any]
+
+
+def compile(config: Config, file: Path, command: str, pods: dict[str, dict[str, Any]]) -> Definition:
+    """Compiles the configured pipeline.
+
+    Args:
+      config: what is to be trained, and how.
+      file: the configuration's file, for `sources`.
+      command: for `command`.
+      pods: for `pods`.
+
+    Raises:
+      RetakeError: the weights file cannot be read.
+    """
+    config = configuration.located(config)
+    weights = weight_files.resolve(config.model)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Google's clients on what Python they are going to need.
+        from google.protobuf import json_format
+        from tfx.dsl.compiler.compiler import Compiler
+
+        from pipelines import factory
+
+    pipeline = Compiler().compile(factory.build(config, config.pipeline.root, weights))
+    order = [node.pipeline_node for node in pipeline.nodes]
+    upstream = {node.node_info.id: list(node.upstream_nodes) for node in order}
+    *_, last = upstream
+    # A model must not be pushed before the statistics are validated, and the run is over when its last node is.
+    upstream[last] = sorted({*upstream[last], *_leaves(upstream)} - {last}, key=list(upstream).index)
+    return Definition(
+        pipeline=config.pipeline.name,
+        command=command,
+        project=str(PROJECT),
+        sources=_sources(file),
+        config=config,
+        nodes=[Node(id=node, upstream=before) for node, before in upstream.items()],
+        parameters={
+            name: Parameter(default=value, description=factory.PARAMETERS[name])
+            for name, value in factory.parameters(config).items()
+        },
+        pods=pods,
+        ir=json.loads(json_format.MessageToJson(pipeline)),
+    )
+
+
+def read(place: str) -> Definition:
+    """Reads a definition from a file, a gs:// object, or as `env:NAME` from an environment variable that holds it
+    packed with gzip and base64, for places without a common file system.
+
+    Raises:
+      UsageError: there is none, or this version of the project cannot read it.
+    """
+    again = "make it with: python -m pipelines.run --runner airflow --config NAME"
+    try:
+        return Definition.model_validate_json(_content(place))
+    except OSError as error:
+        raise UsageError(f"definition {place} cannot be read ({error.strerror or error}); {again}") from None
+    except ValueError:
+        raise UsageError(f"{place} is not a definition that this version of the project made; {again}") from None
+
+
+def _content(place: str) -> bytes:
+    if place.startswith("env:"):
+        return gzip.decompress(base64.b64decode(os.environ.get(place.removeprefix("env:"), "")))
+    if "://" not in place:
+        return Path(place).read_bytes()
+    import tensorflow as tf
+
+    try:
+        with tf.io.gfile.GFile(place, "rb") as file:
+            return file.read()
+    except tf.errors.OpError as error:
+        raise OSError(0, error.message) from None
+
+
+def _leaves(upstream: dict[str, list[str]]) -> set[str]:
+    return set(upstream) - {node for before in upstream.values() for node in before}
+
+
+def _sources(config: Path) -> dict[str, str]:
+    """The configuration's file and the project's own modules that were loaded to compile it."""
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] in CODE]
+    files = {Path(module.__file__).resolve() for module in modules if module.__file__}
+    return {
+        str(file.relative_to(PROJECT)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted({*files, config.resolve()})
+        if file.is_relative_to(PROJECT)
+    }

@@ -1,0 +1,56 @@
+"""The Airflow runner: writes the definition that dags/ turns into DAGs. Airflow itself is not needed here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines import definition as definitions
+from retake import config as configuration
+from retake.config import Config
+from retake.errors import RetakeError, UsageError
+
+
+def run(config: Config, options: argparse.Namespace, command: str) -> int:
+    """Compiles the pipeline and puts its definition where the DAG file looks.
+
+    Args:
+      config: the whole configuration.
+      options: `config` and `definitions` of the command.
+      command: the command line, which the DAG file names when the definition is outdated.
+
+    Raises:
+      RetakeError: a file cannot be read, or the definition's folder is not writable.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    pods = {node: _pod(node, Path(file)) for node, file in config.airflow.pods.items()}
+    compiled = definitions.compile(config, configuration.path_of(options.config), command, pods)
+    if unknown := set(pods) - {"*", *(node.id for node in compiled.nodes)}:
+        raise UsageError(f"airflow.pods: there is no node {', '.join(sorted(unknown))}")
+    content = compiled.model_dump_json(indent=1) + "\n"
+    file = options.definitions / f"{compiled.pipeline}.json"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        unfinished.write_text(content)
+        unfinished.replace(file)
+    except OSError as error:
+        raise RetakeError(f"{file} cannot be written ({error.strerror}); give a folder with --definitions") from None
+    print(f"{compiled.pipeline}: {len(compiled.nodes)} nodes compiled to {file}")
+    return 0
+
+
+def _pod(node: str, file: Path) -> dict[str, Any]:
+    try:
+        template = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise RetakeError(f"airflow.pods: {node}: {file} cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise RetakeError(f"airflow.pods: {node}: {file} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(template, dict) or template.get("kind") != "Pod":
+        raise RetakeError(f"airflow.pods: {node}: {file} must be a Kubernetes pod template (kind: Pod)")
+    return template
