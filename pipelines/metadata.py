@@ -70,10 +70,23 @@ def state(execution: metadata_store_pb2.Execution) -> NodeState:
     return _STATES.get(execution.last_known_state, "failed")
 
 
+def executions(
+    connection: metadata_store_pb2.ConnectionConfig, pipeline: str, run_id: str
+) -> dict[str, metadata_store_pb2.Execution]:
+    """Node → execution, for the nodes of a run that have begun."""
+    store = MetadataStore(connection)
+    context = store.get_context_by_type_and_name("pipeline_run", run_id)
+    by_node: dict[str, metadata_store_pb2.Execution] = {}
+    for execution in store.get_executions_by_context(context.id) if context else []:
+        for of in store.get_contexts_by_execution(execution.id):
+            if of.type == "node" and of.name.startswith(f"{pipeline}."):
+                by_node[of.name.removeprefix(f"{pipeline}.")] = execution
+    return by_node
+
+
 def states(connection: metadata_store_pb2.ConnectionConfig, pipeline: str, run_id: str) -> dict[str, NodeState]:
     """Node → state, for the nodes of a run that have begun."""
-    found = _executions(MetadataStore(connection), pipeline, run_id)
-    return {node: state(execution) for node, execution in found.items()}
+    return {node: state(execution) for node, execution in executions(connection, pipeline, run_id).items()}
 
 
 def node(node_id: str, execution: metadata_store_pb2.Execution, before: list[Node]) -> Node:
@@ -104,7 +117,7 @@ def summarize(
       failure: why the run failed, if it did.
     """
     store = MetadataStore(connection)
-    by_node = _executions(store, pipeline, run_id)
+    by_node = executions(connection, pipeline, run_id)
     nodes: list[Node] = []
     for node_id in node_ids:
         execution = by_node.get(node_id)
@@ -127,16 +140,6 @@ def summarize(
         reason=failure or blessing.get("reason"),
         pushed_model=pushed.get("pushed_destination"),
     )
-
-
-def _executions(store: MetadataStore, pipeline: str, run_id: str) -> dict[str, metadata_store_pb2.Execution]:
-    context = store.get_context_by_type_and_name("pipeline_run", run_id)
-    by_node: dict[str, metadata_store_pb2.Execution] = {}
-    for execution in store.get_executions_by_context(context.id) if context else []:
-        for of in store.get_contexts_by_execution(execution.id):
-            if of.type == "node" and of.name.startswith(f"{pipeline}."):
-                by_node[of.name.removeprefix(f"{pipeline}.")] = execution
-    return by_node
 
 
 def _outputs(store: MetadataStore, by_node: dict[str, metadata_store_pb2.Execution]) -> dict[str, dict[str, Any]]:

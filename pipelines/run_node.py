@@ -21,6 +21,7 @@ from typing import Any
 
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
+from rich.console import Console
 
 from pipelines import definition as definitions
 from pipelines import metadata
@@ -28,6 +29,7 @@ from pipelines.definition import Definition
 from retake import summary as summaries
 from retake.errors import RetakeError, UsageError
 
+CANNOT_RUN = 2
 DONE = ("complete", "cached")
 
 _State = metadata_store_pb2.Execution.State
@@ -43,22 +45,46 @@ def main(arguments: list[str] | None = None) -> int:
     begun = time.monotonic()
     try:
         definition = definitions.read(options.definition)
-        parameters = _parameters(definition, options.parameter)
         connection = metadata.connection_config(definition.config.metadata.url)
-        state = run(definition, options.node, options.run_id, parameters, connection)
-        if options.summary:
-            nodes = [node.id for node in definition.nodes]
-            summary = metadata.summarize(connection, definition.pipeline, options.run_id, options.runner, nodes)
-            summaries.write(summary, options.summary)
-        print(f"{options.node} {state} in {time.monotonic() - begun:.1f} s")
+        try:
+            told = run(definition, options.node, options.run_id, options.parameter, connection)
+        except UsageError:
+            raise
+        except Exception as error:
+            _summarize(definition, connection, options, _message(error))
+            raise
+        print(f"{options.node} {told} · {time.monotonic() - begun:.1f} s")
+        if options.node == definition.nodes[-1].id:
+            _summarize(definition, connection, options)
         return 0
     except RetakeError as error:
         print(f"{options.node}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return CANNOT_RUN if isinstance(error, UsageError) else 1
     except Exception as error:
         logging.exception("%s failed", options.node)
-        print(f"{options.node} failed: {type(error).__name__}: {_first_line(error)}", file=sys.stderr)
+        print(f"{options.node}: {_message(error)}", file=sys.stderr)
         return 1
+
+
+def _summarize(
+    definition: Definition, connection: Any, options: argparse.Namespace, failure: str | None = None
+) -> None:
+    """Writes the run's summary where the local runner does, and shows that of a run that is over."""
+    nodes = [node.id for node in definition.nodes]
+    summary = metadata.summarize(connection, definition.pipeline, options.run_id, options.runner, nodes, failure)
+    root = definition.config.pipeline.root
+    if "://" not in root:
+        summaries.write(summary, Path(root) / "runs" / options.run_id / "summary.json")
+    if options.summary:
+        summaries.write(summary, options.summary)
+    if not failure:
+        Console(width=100).print(summaries.render(summary))
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, RetakeError):
+        return str(error)
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,6 +102,39 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def run(definition: Definition, node_id: str, run_id: str, given: list[str], connection: Any) -> str:
+    """Runs a node of a run, unless it is done.
+
+    Args:
+      definition: of the pipeline.
+      node_id: for example `Trainer`.
+      run_id: the same for all nodes of a run.
+      given: runtime parameters that are not to have their default, as `NAME=VALUE`.
+      connection: ML Metadata's ConnectionConfig.
+
+    Returns:
+      What became of it, for a person.
+
+    Raises:
+      UsageError: no such node or parameter, or a node that it needs is not done in this run.
+      Exception: whatever the node's executor raised.
+    """
+    parameters = _parameters(definition, given)
+    upstream = {node.id: node.upstream for node in definition.nodes}
+    if node_id not in upstream:
+        raise UsageError(f"there is no such node; the nodes of {definition.pipeline} are {', '.join(upstream)}")
+    with _alone(definition.config.pipeline.root, f"{node_id}-{run_id}"):
+        states = metadata.states(connection, definition.pipeline, run_id)
+        if states.get(node_id) in DONE:
+            return f"{states[node_id]}, by an earlier call for this run"
+        if missing := [node for node in upstream[node_id] if states.get(node) not in DONE]:
+            told = ", ".join(f"{node} ({states.get(node, 'not run')})" for node in missing)
+            raise UsageError(f"cannot run before what it needs is done in run {run_id}: {told}")
+        pipeline = _pipeline(definition)
+        bind(pipeline, run_id, parameters)
+        return metadata.state(launch(pipeline, node_id, connection))
+
+
 def _parameters(definition: Definition, given: list[str]) -> dict[str, str]:
     parameters = {name: parameter.default for name, parameter in definition.parameters.items()}
     for each in given:
@@ -84,39 +143,6 @@ def _parameters(definition: Definition, given: list[str]) -> dict[str, str]:
             raise UsageError(f"--parameter {each!r} must read NAME=VALUE with NAME one of {', '.join(parameters)}")
         parameters[name] = value
     return parameters
-
-
-def run(definition: Definition, node_id: str, run_id: str, parameters: dict[str, str], connection: Any) -> str:
-    """Runs a node of a run, unless it is done.
-
-    Args:
-      definition: of the pipeline.
-      node_id: for example `Trainer`.
-      run_id: the same for all nodes of a run.
-      parameters: values of all runtime parameters.
-      connection: ML Metadata's ConnectionConfig.
-
-    Returns:
-      `complete` or `cached`.
-
-    Raises:
-      UsageError: no such node, or a node that it needs is not done in this run.
-      RetakeError: its inputs are not there; otherwise whatever the node's executor raised.
-    """
-    upstream = {node.id: node.upstream for node in definition.nodes}
-    if node_id not in upstream:
-        raise UsageError(f"{definition.pipeline} has no such node; its nodes are {', '.join(upstream)}")
-    with _alone(Path(definition.config.pipeline.root), f"{node_id}-{run_id}"):
-        states = metadata.states(connection, definition.pipeline, run_id)
-        if states.get(node_id) in DONE:
-            return f"was {states[node_id]} before: nothing to do,"
-        if missing := [node for node in upstream[node_id] if states.get(node) not in DONE]:
-            told = ", ".join(f"{node} ({states.get(node, 'not run')})" for node in missing)
-            raise UsageError(f"cannot run before what it needs is done in run {run_id}: {told}")
-
-        pipeline = _pipeline(definition)
-        bind(pipeline, run_id, parameters)
-        return metadata.state(launch(pipeline, node_id, connection))
 
 
 def _pipeline(definition: Definition) -> Any:
@@ -128,12 +154,12 @@ def _pipeline(definition: Definition) -> Any:
 
 
 @contextmanager
-def _alone(root: Path, what: str) -> Iterator[None]:
+def _alone(root: str, what: str) -> Iterator[None]:
     """Lets one process at a time run a node of a run: an orchestrator may have lost sight of one that goes on."""
-    if "://" in str(root):
+    if "://" in root:
         yield
         return
-    folder = root / ".locks"
+    folder = Path(root) / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / what.replace("/", "_")).open("w") as lock:
         try:
@@ -163,31 +189,45 @@ def launch(pipeline: Any, node_id: str, connection: Any) -> metadata_store_pb2.E
       The node's execution, COMPLETE or CACHED.
 
     Raises:
-      RetakeError: its inputs are not there; otherwise whatever the node's executor raised.
+      UsageError: its inputs are not there; otherwise whatever the node's driver or executor raised.
     """
-    from tfx.orchestration import metadata
+    from tfx.orchestration import metadata as tfx_metadata
     from tfx.orchestration.local import runner_utils
     from tfx.orchestration.portable import launcher
 
     node = next(n.pipeline_node for n in pipeline.nodes if n.pipeline_node.node_info.id == node_id)
     deployment = runner_utils.extract_local_deployment_config(pipeline)
     if any(output.artifact_spec.type.name == "PushedModel" for output in node.outputs.outputs.values()):
-        with metadata.Metadata(connection) as handle:
+        with tfx_metadata.Metadata(connection) as handle:
             _forget_removed_models(handle.store)
-    info = launcher.Launcher(
+    node_launcher = launcher.Launcher(
         pipeline_node=node,
-        mlmd_connection=metadata.Metadata(connection),
+        mlmd_connection=tfx_metadata.Metadata(connection),
         pipeline_info=pipeline.pipeline_info,
         pipeline_runtime_spec=pipeline.runtime_spec,
         executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
         custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
-    ).launch()
+    )
+    try:
+        info = node_launcher.launch()
+    except Exception:
+        _mark_failed(connection, pipeline, node_id)
+        raise
     # launch() returns normally when inputs are not met: only the store knows.
-    with metadata.Metadata(connection) as handle:
+    with tfx_metadata.Metadata(connection) as handle:
         found = handle.store.get_executions_by_id([info.execution_id]) if info and info.execution_id else []
     if not found or found[0].last_known_state not in (_State.COMPLETE, _State.CACHED):
-        raise RetakeError(f"{node_id} did not run: what it needs from earlier nodes of this run is not there")
+        raise UsageError(f"{node_id} did not run: what it needs from earlier nodes of this run is not there")
     return found[0]
+
+
+def _mark_failed(connection: Any, pipeline: Any, node_id: str) -> None:
+    """Does what TFX forgets when a node fails before its executor begins."""
+    run_id = pipeline.runtime_spec.pipeline_run_id.field_value.string_value
+    execution = metadata.executions(connection, pipeline.pipeline_info.id, run_id).get(node_id)
+    if execution and execution.last_known_state == _State.RUNNING:
+        execution.last_known_state = _State.FAILED
+        MetadataStore(connection).put_executions([execution])
 
 
 def _forget_removed_models(store: MetadataStore) -> None:
@@ -199,10 +239,6 @@ def _forget_removed_models(store: MetadataStore) -> None:
         if version and push.state == push.LIVE and not fileio.exists(f"{version}/saved_model.pb"):
             push.state = push.DELETED
             store.put_artifacts([push])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,60 @@
+"""The Airflow runner: the contract of all runners, under a real scheduler, dag processor and API server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow_server import AirflowServer
+from runner_contract import Outcome, Place, RunnerContract, Start
+
+PROJECT = Path(__file__).parents[2]
+
+
+def compile(place: Place, definitions: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    """Gives `pipelines.run --runner airflow` for the place's configuration."""
+    given = [argument for setting in ("airflow.retry_seconds=1", *settings) for argument in ("--set", setting)]
+    command = [sys.executable, "-m", "pipelines.run", "--runner", "airflow", "--config", str(place.config), *given]
+    return subprocess.run(
+        [*command, "--definitions", str(definitions)], cwd=PROJECT, capture_output=True, text=True, timeout=120
+    )
+
+
+def parsed_since(airflow: AirflowServer, dag_id: str, moment: datetime) -> dict[str, Any]:
+    """Waits until Airflow has read the definition that was written before `moment`."""
+    while True:
+        dag = airflow.wait_for_dag(dag_id)
+        if datetime.fromisoformat(dag["last_parsed_time"].replace("Z", "+00:00")) > moment:
+            return dag
+
+
+class TestAirflow(RunnerContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def airflow(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowServer]:
+        home = tmp_path_factory.mktemp("airflow")
+        with AirflowServer(home, PROJECT / "dags", environment={"RETAKE_DEFINITIONS": str(home / "defs")}) as server:
+            yield server
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def start(cls, airflow: AirflowServer) -> Start:
+        def start(place: Place, *settings: str) -> Outcome:
+            compiled = compile(place, airflow.home / "defs", "airflow.retries=0", *settings)
+            assert compiled.returncode == 0, compiled.stderr
+            parsed_since(airflow, "colours", datetime.now(timezone.utc))
+            run_id = airflow.trigger("colours")
+            run = airflow.wait_for_run("colours", run_id, timeout=400)
+            if run["state"] == "success":
+                return Outcome(0, airflow.xcom("colours", run_id, "Pusher"), airflow.log("colours", run_id, "Pusher"))
+            [failed] = [task for task, told in airflow.tasks("colours", run_id).items() if told["state"] == "failed"]
+            summary = place.root / "runs" / f"colours.{run_id}" / "summary.json"
+            return Outcome(1, json.loads(summary.read_text()), airflow.log("colours", run_id, failed))
+
+        return start
