@@ -1,13 +1,17 @@
-.PHONY: help run test lint types imports setup
+.PHONY: help run airflow test lint types imports setup setup-airflow airflow-lock
 
 help: ## list what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: setup ## train, gate and push a model on the embedded sample, then chart what it predicts
 	@.venv/bin/python -m pipelines.run
 	@.venv/bin/retake results --images "data/sample/hot dog" --model sample=models/sample --output data/sample/results
 
-test: lint types imports ## every check and every test
+airflow: setup setup-airflow ## start an Airflow of your own on this machine, with the embedded sample's pipeline in it
+	@.venv/bin/python -m pipelines.run --runner airflow
+	@.ci/airflow
+
+test: lint types imports setup-airflow ## every check and every test
 	.venv/bin/python -m pytest
 
 lint: setup ## style and formatting
@@ -22,3 +26,9 @@ imports: setup ## which package may import which
 
 setup: ## .venv, from uv.lock; no need to call it, the others do
 	@.ci/setup
+
+setup-airflow: ## .airflow/venv, from dags/requirements.txt; no need to call it either
+	@.ci/setup airflow
+
+airflow-lock: ## renew dags/requirements.txt from dags/requirements.in
+	@.ci/setup airflow-lock
