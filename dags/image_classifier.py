@@ -37,6 +37,9 @@ CANNOT_RUN = 2
 MOST_LOOKS = 10
 """Records that rest are taken after so many looks, though others are still arriving."""
 
+MOST_EVENTS = 10
+"""Each event holds all records there were; more than the last one counts as runs may have been given other folders."""
+
 POD_SUMMARY = "/airflow/xcom/return.json"
 """What the Kubernetes provider's sidecar reads a pod's XCom from."""
 
@@ -246,7 +249,7 @@ def watching(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG
         description=f"Starts {name} when records arrive",
         doc_md=f"Waits, without a worker, for record files in `{config['data']['location']}` that `{name}` has not "
         f"trained on, and starts it once for each set of them. A file is taken when it has not changed for "
-        f"{config['airflow']['watch_seconds']:g} seconds. While `{name}` is paused, files wait for it.",
+        f"{config['airflow']['watch_seconds']:g} seconds. While `{name}` is paused or running, files wait for it.",
         schedule="@continuous",
         start_date=datetime(2024, 1, 1),
         catchup=False,
@@ -275,7 +278,7 @@ class RecordsSensor(BaseOperator):
     Args:
       location: folder or gs:// prefix.
       seconds: between looks.
-      training: the DAG that is started; while it is paused, nothing is taken.
+      training: the DAG that is started; while it is paused or running, nothing is taken.
     """
 
     def __init__(self, *, location: str, seconds: float, training: str, **others: Any):
@@ -289,29 +292,35 @@ class RecordsSensor(BaseOperator):
         """Takes the new files that rest since the last look, in which `seen` was there; or looks again later."""
         known: set[tuple[str, str]] = set()
         for asset in self.inlets:
-            for last in context["inlet_events"][asset].ascending(False).limit(1):
-                known |= set(last.extra.get("records", {}).items())
+            for told in context["inlet_events"][asset].ascending(False).limit(MOST_EVENTS):
+                known |= set(told.extra.get("records", {}).items())
         there = listing(self.location)
         new = {file for file, _ in there.items() - known}
-        resting = {
-            file for file in new if (seen or {}).get(file) == there[file] and is_whole(f"{self.location}/{file}")
-        }
-        is_paused = new and context["ti"].get_dag(self.training).is_paused
-        if resting and not is_paused and (resting == new or looks >= MOST_LOOKS):
+        resting = {file for file in new if (seen or {}).get(file) == there[file] and is_whole(file)}
+        blocked = new and self.blocked(context["ti"])
+        if resting and not blocked and (resting == new or looks >= MOST_LOOKS):
             [records] = self.outlets
             taken = {file: version for file, version in there.items() if file not in new - resting}
             context["outlet_events"][records].extra = {"new": sorted(resting), "records": taken}
             self.log.info("new records: %s", ", ".join(sorted(resting)))
             return sorted(resting)
         if new:
-            state = f"{self.training} is paused" if is_paused else "not at rest yet, or not whole"
-            self.log.info("%s: %s", state, ", ".join(sorted(new)))
+            self.log.info("%s: %s", blocked or "not at rest yet, or not whole", ", ".join(sorted(new)))
         self.defer(
             trigger=TimeDeltaTrigger(timedelta(seconds=self.seconds)),
             method_name="look",
             kwargs={"seen": there, "looks": looks + 1 if new else 0},
         )
         raise AssertionError("defer raises")
+
+    def blocked(self, ti: Any) -> str | None:
+        """Why the training cannot be started now. An event would be lost on a paused DAG, and one of several that
+        come during a run; the files themselves wait."""
+        if ti.get_dag(self.training).is_paused:
+            return f"{self.training} is paused"
+        if ti.get_dr_count(self.training, states=["queued", "running"]):
+            return f"{self.training} is running"
+        return None
 
 
 def listing(location: str) -> dict[str, str]:
@@ -321,7 +330,7 @@ def listing(location: str) -> dict[str, str]:
     for path, info in root.fs.find(root.path, detail=True).items():
         name = path.rpartition("/")[2]
         if name.endswith((".tfrecord", ".tfrecord.gz")) and not name.startswith((".", "_")) and info["size"]:
-            file = path.removeprefix(root.path.rstrip("/")).lstrip("/")
+            file = f"{location.rstrip('/')}/{path.removeprefix(root.path.rstrip('/')).lstrip('/')}"
             found[file] = f"{info['size']} {info.get('generation') or info.get('mtime')}"
     return found
 

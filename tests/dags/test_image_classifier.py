@@ -1,0 +1,253 @@
+"""The DAG file, read by Airflow's own parser: what it makes of a definition, and what it says of a bad one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from runner_contract import NODES, Place, make_place
+
+PROJECT = Path(__file__).parents[2]
+AIRFLOW = PROJECT / ".airflow" / "venv" / "bin" / "python"
+
+PARSE = """
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag(sys.argv[1])
+heavy = sorted({name.partition(".")[0] for name in sys.modules} & {"retake", "pipelines", "tfx", "tensorflow"})
+said = {"errors": list(bag.import_errors.values()), "heavy": heavy, "dags": {}}
+for name, dag in bag.dags.items():
+    said["dags"][name] = {
+        "tasks": {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks},
+        "kinds": {task.task_id: task.task_type for task in dag.tasks},
+        "retries": {task.task_id: [task.retries, task.retry_delay.total_seconds(), task.retry_exponential_backoff]
+                    for task in dag.tasks},
+        "params": {key: [param.value, param.schema, param.description]
+                   for key, param in ((key, dag.params.get_param(key)) for key in dag.params)},
+        "doc": dag.doc_md, "schedule": str(dag.schedule), "catchup": dag.catchup, "paused": dag.is_paused_upon_creation,
+        "runs_at_once": dag.max_active_runs,
+    }
+"""
+
+PODS = (
+    PARSE
+    + """
+from kubernetes.client import ApiClient
+said["pods"] = {
+    task.task_id: ApiClient().sanitize_for_serialization(task.build_pod_request_obj(dry_run=True))
+    for task in bag.dags["colours"].tasks if task.task_type == "KubernetesPodOperator"
+}
+"""
+)
+
+ENVIRONMENT = (
+    PARSE
+    + """
+try:
+    said["python"] = str(bag.dags["colours"].get_task("Trainer").python())
+except Exception as error:
+    said["error"] = [type(error).__name__, str(error)]
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return make_place(tmp_path_factory.mktemp("dags"))
+
+
+@pytest.fixture(scope="module")
+def definitions(place: Place) -> Path:
+    return compile(place, "definitions")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    command = [str(AIRFLOW.with_name("airflow")), "db", "migrate"]
+    subprocess.run(command, env={**os.environ, "AIRFLOW_HOME": str(home)}, check=True, capture_output=True)
+    return home
+
+
+def compile(place: Place, folder: str, *settings: str) -> Path:
+    given = [argument for setting in settings for argument in ("--set", setting)]
+    command = [sys.executable, "-m", "pipelines.run", "--runner", "airflow", "--config", str(place.config), *given]
+    subprocess.run([*command, "--definitions", str(place.folder / folder)], cwd=PROJECT, check=True)
+    return place.folder / folder
+
+
+def parsed(home: Path, definitions: Path, script: str = PARSE, **variables: str) -> Any:
+    """What Airflow's parser makes of the DAG file."""
+    ended = subprocess.run(
+        [AIRFLOW, "-c", script + "\nprint('PARSED', json.dumps(said))", str(PROJECT / "dags" / "image_classifier.py")],
+        env={**os.environ, "AIRFLOW_HOME": str(home), "RETAKE_DEFINITIONS": str(definitions), **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout.rpartition("PARSED")[2])
+
+
+@pytest.fixture(scope="module")
+def dags(home: Path, definitions: Path) -> Any:
+    said = parsed(home, definitions)
+    assert said["errors"] == []
+    return said["dags"]
+
+
+def test_a_definition_becomes_a_dag_that_trains_and_one_that_watches(dags: Any) -> None:
+    assert set(dags) == {"colours", "colours-watch"}
+
+
+def test_there_is_a_task_for_each_node_by_the_pipelines_names_and_in_its_order(dags: Any) -> None:
+    tasks = dags["colours"]["tasks"]
+    assert set(tasks) == set(NODES)
+    order = {node: at for at, node in enumerate(NODES)}
+    assert all(order[before] < order[node] for node, upstream in tasks.items() for before in upstream)
+    assert tasks["Trainer"] == ["ExampleGen", "SchemaGen", "Transform"]
+
+
+def test_the_last_node_comes_after_all_others_so_that_nothing_is_pushed_before_its_data_is_validated(dags: Any) -> None:
+    tasks = dags["colours"]["tasks"]
+    assert set(tasks) - {before for upstream in tasks.values() for before in upstream} == {"Pusher"}
+    assert "ExampleValidator" in tasks["Pusher"]
+
+
+def test_the_runtime_parameters_are_typed_params(dags: Any, place: Place) -> None:
+    params = dags["colours"]["params"]
+    assert {key: value for key, (value, *_) in params.items()} == {"data": str(place.data), "models": str(place.models)}
+    assert all(schema["type"] == "string" and description for _, schema, description in params.values())
+
+
+def test_runs_go_one_at_a_time_without_backfill_and_retry_with_backoff(dags: Any) -> None:
+    for dag in dags.values():
+        assert dag["runs_at_once"] == 1 and dag["catchup"] is False
+        assert all(retries > 0 and delay > 0 and backoff for retries, delay, backoff in dag["retries"].values())
+
+
+def test_the_page_of_the_dag_tells_places_classes_and_the_command(dags: Any, place: Place) -> None:
+    page = dags["colours"]["doc"]
+    for told in (str(place.data), str(place.models), str(place.root), "red, green, blue", "--runner airflow"):
+        assert told in page
+
+
+def test_the_dag_file_needs_nothing_of_the_project(home: Path, definitions: Path) -> None:
+    assert parsed(home, definitions)["heavy"] == []
+
+
+def test_without_a_definition_the_import_error_says_the_command(home: Path, tmp_path: Path) -> None:
+    [error] = parsed(home, tmp_path)["errors"]
+    assert str(tmp_path) in error and "python -m pipelines.run --runner airflow --config NAME" in error
+
+
+@pytest.mark.parametrize("change", ["configuration", "format"])
+def test_an_outdated_definition_is_an_import_error_that_says_the_command(
+    home: Path, definitions: Path, tmp_path: Path, change: str
+) -> None:
+    definition = json.loads((definitions / "colours.json").read_text())
+    if change == "format":
+        definition["format"] = 0
+        why = "another version"
+    else:
+        definition["sources"]["components/trainer.py"] = "0" * 64
+        why = "older than components/trainer.py"
+    (tmp_path / "colours.json").write_text(json.dumps(definition))
+    [error] = parsed(home, tmp_path)["errors"]
+    assert why in error
+    assert definition["command"] in error
+
+
+def test_where_the_project_is_not_on_this_machine_a_definition_is_taken_as_it_is(
+    home: Path, definitions: Path, tmp_path: Path
+) -> None:
+    definition = json.loads((definitions / "colours.json").read_text())
+    (tmp_path / "colours.json").write_text(json.dumps({**definition, "project": "/nowhere"}))
+    assert set(parsed(home, tmp_path)["dags"]) == {"colours", "colours-watch"}
+
+
+def test_a_wrong_environment_fails_the_task_with_what_to_do(home: Path, definitions: Path) -> None:
+    said = parsed(home, definitions, ENVIRONMENT, RETAKE_ENVIRONMENT="/nowhere")
+    kind, message = said["error"]
+    assert kind == "AirflowFailException"  # Which Airflow does not retry.
+    assert "/nowhere/bin/python" in message and "make setup" in message and "retake_environment" in message
+
+
+def test_tasks_run_in_the_projects_environment_unless_a_variable_names_another(
+    home: Path, definitions: Path, tmp_path: Path
+) -> None:
+    assert parsed(home, definitions, ENVIRONMENT)["python"] == str(PROJECT / ".venv" / "bin" / "python")
+    (tmp_path / "bin").mkdir()
+    shutil.copy("/bin/true", tmp_path / "bin" / "python")
+    for variable in ("RETAKE_ENVIRONMENT", "AIRFLOW_VAR_RETAKE_ENVIRONMENT"):
+        said = parsed(home, definitions, ENVIRONMENT, **{variable: str(tmp_path)})
+        assert said["python"] == str(tmp_path / "bin" / "python")
+
+
+class TestPods:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def said(cls, place: Place, home: Path) -> Any:
+        """Most nodes in the pod that the project ships, the Trainer in one of its own."""
+        template = yaml.safe_load((PROJECT / "dags" / "pod.yaml").read_text())
+        template["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = 1
+        (place.folder / "gpu.yaml").write_text(yaml.safe_dump(template))
+        pods = json.dumps({"*": str(PROJECT / "dags" / "pod.yaml"), "Trainer": str(place.folder / "gpu.yaml")})
+        said = parsed(home, compile(place, "pods", f"airflow.pods={pods}"), PODS)
+        assert said["errors"] == []
+        return said
+
+    def test_every_node_is_a_pod_of_the_template(self, said: Any) -> None:
+        assert set(said["pods"]) == set(NODES)
+        limits = {node: pod["spec"]["containers"][0]["resources"]["limits"] for node, pod in said["pods"].items()}
+        assert {node for node, limit in limits.items() if "nvidia.com/gpu" in limit} == {"Trainer"}
+
+    def test_a_pod_has_no_more_rights_than_it_needs(self, said: Any) -> None:
+        for pod in said["pods"].values():
+            spec = pod["spec"]
+            assert spec["automountServiceAccountToken"] is False
+            assert spec["securityContext"]["runAsNonRoot"] is True
+            base = next(container for container in spec["containers"] if container["name"] == "base")
+            assert base["securityContext"]["allowPrivilegeEscalation"] is False
+            assert base["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+    def test_the_last_node_hands_on_the_summary(self, said: Any) -> None:
+        summaries = {node for node, pod in said["pods"].items() if "--summary" in arguments(pod)}
+        assert summaries == {"Pusher"}
+        assert "/airflow/xcom/return.json" in arguments(said["pods"]["Pusher"])
+
+    def test_what_a_pod_runs_is_a_command_that_runs_a_node(self, said: Any, place: Place) -> None:
+        base = next(c for c in said["pods"]["ExampleGen"]["spec"]["containers"] if c["name"] == "base")
+        rendered = {
+            "{{ dag.dag_id }}.{{ run_id }}": "colours.pod",
+            "data={{ params.data }}": f"data={place.data}",
+            "models={{ params.models }}": f"models={place.models}",
+        }
+        [python, *command] = base["command"]
+        assert python == "python"
+        ended = subprocess.run(
+            [sys.executable, *command, *(rendered.get(argument, argument) for argument in base["args"])],
+            env={**os.environ, **{each["name"]: each["value"] for each in base["env"] if "value" in each}},
+            cwd=place.folder,
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert "ExampleGen complete" in ended.stdout
+
+
+def arguments(pod: Any) -> list[str]:
+    return next(container["args"] for container in pod["spec"]["containers"] if container["name"] == "base")
+
+
+def test_a_pod_for_one_node_leaves_the_others_on_the_worker(place: Place, home: Path) -> None:
+    pods = json.dumps({"Trainer": str(PROJECT / "dags" / "pod.yaml")})
+    kinds = parsed(home, compile(place, "one", f"airflow.pods={pods}"))["dags"]["colours"]["kinds"]
+    assert kinds == {**dict.fromkeys(NODES, "NodeOperator"), "Trainer": "KubernetesPodOperator"}
