@@ -18,15 +18,25 @@ TOOLS = ("cat", "chmod", "cksum", "dirname", "flock", "grep", "mkdir", "mv", "rm
 UV = """#!/bin/sh
 [ "$1" != --version ] || { echo "uv 0.9.0"; exit; }
 echo "$@" >> calls
-[ "$1" = sync ] && [ ! -e offline ] || { echo "error: offline" >&2; exit 2; }
+case $1 in
+sync) venv=.venv ;;
+venv) venv=.airflow/venv ;;
+pip) venv= ;;
+esac
+[ "${venv+known}" ] && [ ! -e offline ] || { echo "error: offline" >&2; exit 2; }
+[ "$venv" ] || exit 0
 sleep 0.2
-mkdir -p .venv/bin
-echo "VIRTUAL_ENV='$PWD/.venv'" > .venv/bin/activate
-echo "#!/bin/sh" > .venv/bin/python
-chmod +x .venv/bin/python
+mkdir -p "$venv/bin"
+echo "VIRTUAL_ENV='$PWD/$venv'" > "$venv/bin/activate"
+echo "#!/bin/sh" > "$venv/bin/python"
+chmod +x "$venv/bin/python"
 """
 PYTHON = f"""#!/bin/sh
 exec "{sys.executable}" "$@"
+"""
+# Says that it is what it is asked for.
+ANY_PYTHON = """#!/bin/sh
+echo "$0"
 """
 BROKEN = """#!/bin/sh
 echo "pyenv: $0: command not found" >&2
@@ -46,7 +56,8 @@ class Machine:
             if path := shutil.which(tool):
                 (self.bin / tool).symlink_to(path)
         shutil.copy(SETUP, self.project / ".ci")
-        for name in ("uv.lock", "pyproject.toml"):
+        (self.project / "dags").mkdir()
+        for name in ("uv.lock", "pyproject.toml", "dags/requirements.txt"):
             (self.project / name).touch()
 
     def has(self, path: Path, script: str) -> None:
@@ -54,9 +65,9 @@ class Machine:
         path.write_text(script)
         path.chmod(0o755)
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, *what: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            ["sh", ".ci/setup"],
+            ["sh", ".ci/setup", *what],
             cwd=self.project,
             env={"PATH": str(self.bin), "HOME": str(self.home)},
             stdin=subprocess.DEVNULL,
@@ -65,8 +76,8 @@ class Machine:
             text=True,
         )
 
-    def set_up(self) -> tuple[int, list[str]]:
-        process = self.start()
+    def set_up(self, *what: str) -> tuple[int, list[str]]:
+        process = self.start(*what)
         _, errors = process.communicate(timeout=60)
         return process.returncode, errors.splitlines()
 
@@ -179,3 +190,29 @@ def test_of_two_at_once_one_builds(machine: Machine) -> None:
         process.communicate(timeout=60)
     assert [process.returncode for process in both] == [0, 0]
     assert len(machine.calls()) == 1
+
+
+def test_airflow_has_an_environment_python_and_lock_of_its_own(ready: Machine) -> None:
+    code, errors = ready.set_up("airflow")
+    assert code != 0
+    assert len(errors) == 1
+    assert "CPython 3.12" in errors[0]
+    python = ready.home / ".pyenv" / "versions" / "3.12.9" / "bin" / "python"
+    ready.has(python, ANY_PYTHON)
+    assert ready.set_up("airflow")[0] == 0
+    _, asked, made, filled = ready.calls()
+    assert asked == "python install 3.12"
+    assert made == f"venv --quiet --python {python} .airflow/venv"
+    assert filled.startswith("pip sync ") and "--require-hashes" in filled and filled.endswith("dags/requirements.txt")
+    assert ready.set_up("airflow") == ready.set_up() == (0, [])
+    (ready.project / "dags" / "requirements.txt").write_text("another")
+    assert ready.set_up() == (0, [])
+    assert ready.set_up("airflow")[0] == 0
+    assert len(ready.calls()) == 5
+
+
+def test_a_word_that_is_no_environment_is_an_error(machine: Machine) -> None:
+    code, errors = machine.set_up("airfow")
+    assert code != 0
+    assert len(errors) == 1
+    assert "airfow" in errors[0] and "airflow" in errors[0]
