@@ -233,6 +233,8 @@ def main() -> int:
     os.environ.update(environment(home, port))
     prepare(home)
     if len(sys.argv) > 1:
+        if not (home / "airflow.db").exists():
+            print("airflow: it has not been started here yet, so it has no database; make airflow", file=sys.stderr)
         os.environ["PYTHONWARNINGS"] = "ignore"  # They are for Airflow's authors, and longer than its answer.
         os.execv(COMMAND, [str(COMMAND), *sys.argv[1:]])  # noqa: S606
 
