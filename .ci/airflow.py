@@ -183,7 +183,7 @@ def start(home: Path, port: int) -> int:
         except OSError as error:
             die(f"cannot have port {port} ({error.strerror}): take another one, AIRFLOW_PORT={port + 1} make airflow")
 
-    print("starting Airflow, which takes about half a minute …", flush=True)
+    print(f"starting Airflow, which takes about half a minute; its own logs are in {home / 'logs'}", flush=True)
     log_file = home / "logs" / "migrate.log"
     with log_file.open("wb") as log:
         migrated = subprocess.run([COMMAND, "db", "migrate"], stdout=log, stderr=log, umask=0o077, check=False)
@@ -207,7 +207,7 @@ def start(home: Path, port: int) -> int:
                 f"Airflow is ready: http://127.0.0.1:{port}, user admin, password {password}\n"
                 f"To train, press Trigger on http://127.0.0.1:{port}/dags/sample, or say in another terminal:\n"
                 f"  .ci/airflow dags trigger sample\n"
-                f"Airflow's own logs are in {home / 'logs'}. Ctrl-C stops it.",
+                f"Ctrl-C stops it.",
                 flush=True,
             )
         keeper.join()
@@ -227,8 +227,9 @@ def main() -> int:
         port = int(os.environ.get("AIRFLOW_PORT") or 8080)
     except ValueError:
         die(f"AIRFLOW_PORT is {os.environ['AIRFLOW_PORT']!r}, which is no number")
-    # What the caller's environment says of another Airflow is not for this one: it could name a database in service.
-    for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
+    # Settings of another Airflow are not for this one: they could name a database in service. More of this one's can be
+    # in its own airflow.cfg.
+    for name in [name for name in os.environ if name == "AIRFLOW_CONFIG" or name.startswith("AIRFLOW__")]:
         del os.environ[name]
     os.environ.update(environment(home, port))
     prepare(home)
