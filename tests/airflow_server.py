@@ -75,6 +75,16 @@ def tail(text: str, lines: int = 30) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
+def wait_for(answer: Callable[[], Answer], seconds: float, otherwise: Callable[[], str]) -> Answer:
+    """The first answer that is true. Raises TimeoutError with what `otherwise` says."""
+    deadline = time.monotonic() + seconds
+    while not (found := answer()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"after {seconds:g} seconds:\n{otherwise()}")
+        time.sleep(0.2)
+    return found
+
+
 class AirflowServer:
     """Context manager: Airflow runs inside it, and none of its processes is left behind.
 
@@ -168,7 +178,7 @@ class AirflowServer:
                 )
             return False
 
-        self._wait_for(healthy, 120, lambda: "\n".join(f"{name}:\n{self._said(name)}" for name in components))
+        wait_for(healthy, 120, lambda: "\n".join(f"{name}:\n{self._said(name)}" for name in components))
 
     def stop(self, *components: str) -> None:
         """Kills the components with all their children, tasks too, as a power cut would."""
@@ -234,16 +244,6 @@ class AirflowServer:
             raise ApiError(f"{method} {path}", error.code, error.read().decode(errors="replace")) from None
         return json.loads(text) if text else None
 
-    @staticmethod
-    def _wait_for(answer: Callable[[], Answer], seconds: float, otherwise: Callable[[], str]) -> Answer:
-        """The first answer that is true. Raises TimeoutError with what `otherwise` says."""
-        deadline = time.monotonic() + seconds
-        while not (found := answer()):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"after {seconds:g} seconds:\n{otherwise()}")
-            time.sleep(0.2)
-        return found
-
     def wait_for_dag(self, dag_id: str, timeout: float = 60) -> dict[str, Any]:
         """The DAG when it has been parsed. Raises TimeoutError with the import errors."""
 
@@ -251,7 +251,7 @@ class AirflowServer:
             with suppress(ApiError):
                 return self.api("GET", f"/dags/{dag_id}")
 
-        return self._wait_for(dag, timeout, lambda: f"no DAG {dag_id}; import errors: {self.import_errors()}")
+        return wait_for(dag, timeout, lambda: f"no DAG {dag_id}; import errors: {self.import_errors()}")
 
     def import_errors(self) -> list[dict[str, Any]]:
         return self.api("GET", "/importErrors")["import_errors"]
@@ -278,7 +278,7 @@ class AirflowServer:
             run = self.api("GET", self._run(dag_id, run_id))
             return run if run["state"] in ("success", "failed") else None
 
-        return self._wait_for(finished, timeout, lambda: self.told(dag_id, run_id))
+        return wait_for(finished, timeout, lambda: self.told(dag_id, run_id))
 
     def told(self, dag_id: str, run_id: str) -> str:
         """The tasks' states, and the ends of the logs of those that run, failed or will be tried again."""
@@ -307,6 +307,16 @@ class AirflowServer:
         """What the task returned, or pushed with this key. Raises ApiError 404 when there is none."""
         path = f"{self._run(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/{quote(key)}?stringify=false"
         return self.api("GET", path)["value"]
+
+    def events(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
+        """Asset → extra of the event that a task of the run made."""
+        found = self.api("GET", f"/assets/events?source_dag_id={dag_id}&source_run_id={quote(run_id, safe='')}")
+        return {event["name"]: event["extra"] for event in found["asset_events"]}
+
+    def upstream_events(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """The extras of the asset events that started the run."""
+        found = self.api("GET", f"{self._run(dag_id, run_id)}/upstreamAssetEvents")
+        return [event["extra"] for event in found["asset_events"]]
 
     @staticmethod
     def _run(dag_id: str, run_id: str) -> str:
