@@ -45,8 +45,6 @@ def environment(home: Path, port: int) -> dict[str, str]:
     url = f"http://127.0.0.1:{port}"
     return {
         "AIRFLOW_HOME": str(home),
-        # The tasks run `python -m pipelines.run_node` there, in .venv.
-        "RETAKE_PROJECT": str(PROJECT),
         "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         # Else what a newcomer triggers waits, without a word, until they find the switch.

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import DAG, Asset, BaseOperator, ObjectStoragePath, Param, Variable
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 FORMAT = 1
 DEFINITIONS = Path(os.environ.get("RETAKE_DEFINITIONS") or Path(__file__).parent / "definitions")
@@ -82,7 +82,11 @@ def digest_of(file: Path) -> str | None:
 def training(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG:
     """The DAG that runs the pipeline, a task for each node; records that have arrived start it."""
     name, config = definition["pipeline"], definition["config"]
-    nodes = [node["id"] for node in definition["nodes"]]
+    hooks = {
+        "Examples": {"outlets": [examples], "pre_execute": tell_records},
+        "ModelBlessing": {"outlets": [Asset(f"{name}-blessing")], "post_execute": tell_verdict},
+        "PushedModel": {"outlets": [Asset(f"{name}-model")], "post_execute": tell_model},
+    }
     with DAG(
         dag_id=name,
         description=f"Trains, gates and pushes a classifier of {', '.join(config['data']['classes'])}"[:500],
@@ -103,14 +107,10 @@ def training(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG
         },
         tags=["retake"],
     ) as dag:
-        tasks = {}
+        tasks: dict[str, BaseOperator] = {}
         for node in definition["nodes"]:
-            hooks: dict[str, Any] = {}
-            if not node["upstream"]:
-                hooks = {"outlets": [examples], "pre_execute": tell_records}
-            elif node["id"] == nodes[-1]:
-                hooks = {"outlets": [Asset(f"{name}-blessing")], "post_execute": tell_verdict}
-            tasks[node["id"]] = task(definition, node["id"], node["id"] == nodes[-1], hooks)
+            [told] = [hooks[output] for output in node["outputs"] if output in hooks] or [{}]
+            tasks[node["id"]] = task(definition, node["id"], told)
             tasks[node["id"]].set_upstream([tasks[before] for before in node["upstream"]])
     return dag
 
@@ -129,9 +129,9 @@ def page(definition: dict[str, Any]) -> str:
     }
     return "\n".join(
         [
-            "Trains a classifier, gates it against the model in service and pushes it. The last task's XCom "
-            "`return_value` is the run's summary; the run's asset events say which records it trained on and whether "
-            "the model was blessed.",
+            "Trains a classifier, gates it against the model in service and pushes it; the last task is skipped where "
+            "the model is not blessed. Its XCom `return_value` is the run's summary. The asset events of the tasks say "
+            "which records the run trained on, how the model was judged and where it went.",
             "",
             "| | |",
             "|---|---|",
@@ -140,8 +140,12 @@ def page(definition: dict[str, Any]) -> str:
     )
 
 
-def task(definition: dict[str, Any], node: str, is_last: bool, hooks: dict[str, Any]) -> BaseOperator:
-    """The task of a node: on the worker, or in a pod where the configuration has a template for it."""
+def task(definition: dict[str, Any], node: str, hooks: dict[str, Any]) -> BaseOperator:
+    """The task of a node: on the worker, or in a pod where the configuration has a template for it.
+
+    A task with the hook `post_execute` hands it the run's summary, which is the task's XCom, too.
+    """
+    summarizes = "post_execute" in hooks
     arguments = ["--node", node, "--run-id", "{{ dag.dag_id }}.{{ run_id }}", "--runner", "airflow"]
     for parameter in definition["parameters"]:
         arguments += ["--parameter", f"{parameter}={{{{ params.{parameter} }}}}"]
@@ -152,7 +156,7 @@ def task(definition: dict[str, Any], node: str, is_last: bool, hooks: dict[str, 
             task_id=node,
             arguments=[definition["file"], *arguments],
             environment=f"{definition['project']}/.venv",
-            is_last=is_last,
+            summarizes=summarizes,
             **hooks,
         )
     from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
@@ -163,9 +167,9 @@ def task(definition: dict[str, Any], node: str, is_last: bool, hooks: dict[str, 
         name=f"{definition['pipeline']}-{node}".lower(),
         pod_template_dict=template,
         cmds=["python", "-m", "pipelines.run_node"],
-        arguments=["env:RETAKE_DEFINITION", *arguments, *(["--summary", POD_SUMMARY] if is_last else [])],
+        arguments=["env:RETAKE_DEFINITION", *arguments, *(["--summary", POD_SUMMARY] if summarizes else [])],
         env_vars={"RETAKE_DEFINITION": base64.b64encode(gzip.compress(json.dumps(packed).encode(), mtime=0)).decode()},
-        do_xcom_push=is_last,
+        do_xcom_push=summarizes,
         **hooks,
     )
 
@@ -176,15 +180,15 @@ class NodeOperator(BaseOperator):
     Args:
       arguments: of `pipelines.run_node`.
       environment: folder of the project's Python environment, where neither variable names one.
-      is_last: the run's summary is this task's XCom.
+      summarizes: the run's summary is this task's XCom.
     """
 
     template_fields = ("arguments",)
     ui_color = "#e8f7e4"
 
-    def __init__(self, *, arguments: list[str], environment: str, is_last: bool = False, **others: Any):
+    def __init__(self, *, arguments: list[str], environment: str, summarizes: bool = False, **others: Any):
         super().__init__(**others)
-        self.arguments, self.environment, self.is_last = arguments, environment, is_last
+        self.arguments, self.environment, self.summarizes = arguments, environment, summarizes
         self.hook = SubprocessHook()
 
     def execute(self, context: Any) -> Any:
@@ -194,14 +198,14 @@ class NodeOperator(BaseOperator):
         with TemporaryDirectory(prefix="retake-") as folder:
             summary = Path(folder) / "summary.json"
             command = [str(python), "-u", "-m", "pipelines.run_node", *self.arguments]
-            if self.is_last:
+            if self.summarizes:
                 command += ["--summary", str(summary)]
             ended = self.hook.run_command(command, inherited, cwd=folder)
             if ended.exit_code == CANNOT_RUN:
                 raise AirflowFailException(ended.output)
             if ended.exit_code:
                 raise AirflowException(ended.output if ended.exit_code > 0 else f"killed by signal {-ended.exit_code}")
-            return json.loads(summary.read_text()) if self.is_last else None
+            return json.loads(summary.read_text()) if self.summarizes else None
 
     def python(self) -> Path:
         """The project's interpreter.
@@ -230,15 +234,28 @@ def tell_records(context: Any) -> None:
 
 
 def tell_verdict(context: Any, summary: dict[str, Any]) -> None:
-    """Says in an asset event whether the model was blessed, why, and where it went."""
+    """Says in an asset event whether the model was blessed, and why."""
     [blessing] = context["task"].outlets
-    told = {key: summary[key] for key in ("blessed", "reason", "pushed_model")}
     accuracies = {key: (summary[key] or {}).get("accuracy") for key in ("metrics", "baseline_metrics")}
     context["outlet_events"][blessing].extra = {
-        **told,
+        "blessed": summary["blessed"],
+        "reason": summary["reason"],
         "accuracy": accuracies["metrics"],
         "baseline_accuracy": accuracies["baseline_metrics"],
     }
+
+
+def tell_model(context: Any, summary: dict[str, Any]) -> None:
+    """Says in an asset event where the model went; a model that is not blessed makes no event.
+
+    Raises:
+      AirflowSkipException: there is no model to tell of.
+    """
+    if summary["pushed_model"] is None:
+        context["ti"].xcom_push("return_value", summary)
+        raise AirflowSkipException(f"no model was pushed: {summary['reason']}")
+    [model] = context["task"].outlets
+    context["outlet_events"][model].extra = {"pushed_model": summary["pushed_model"]}
 
 
 def watching(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG:

@@ -13,8 +13,9 @@ import json
 import os
 import sys
 import warnings
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,18 +24,18 @@ from retake import weights as weight_files
 from retake.config import Config
 from retake.errors import UsageError
 
-FORMAT = 1
 PROJECT = Path(__file__).resolve().parents[1]
 CODE = ("retake", "components", "pipelines")
 
 
 class Node(BaseModel):
-    """A node and the nodes that have to be done before it."""
+    """A node, the nodes that have to be done before it, and the types of artifacts that it makes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str
     upstream: list[str]
+    outputs: list[str]
 
 
 class Parameter(BaseModel):
@@ -64,7 +65,7 @@ class Definition(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: int = FORMAT
+    format: Literal[1] = 1
     pipeline: str
     command: str
     project: str
@@ -110,7 +111,14 @@ def compile(config: Config, file: Path, command: str, pods: dict[str, dict[str, 
         project=str(PROJECT),
         sources=_sources(file),
         config=config,
-        nodes=[Node(id=node, upstream=before) for node, before in upstream.items()],
+        nodes=[
+            Node(
+                id=node.node_info.id,
+                upstream=upstream[node.node_info.id],
+                outputs=sorted(output.artifact_spec.type.name for output in node.outputs.outputs.values()),
+            )
+            for node in order
+        ],
         parameters={
             name: Parameter(default=value, description=factory.PARAMETERS[name])
             for name, value in factory.parameters(config).items()
@@ -132,7 +140,7 @@ def read(place: str) -> Definition:
         return Definition.model_validate_json(_content(place))
     except OSError as error:
         raise UsageError(f"definition {place} cannot be read ({error.strerror or error}); {again}") from None
-    except ValueError:
+    except (ValueError, EOFError, zlib.error):
         raise UsageError(f"{place} is not a definition that this version of the project made; {again}") from None
 
 

@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the node and returns the exit code."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(levelname).1s %(name)s %(message)s", level=logging.INFO, stream=sys.stdout)
+    logging.getLogger("absl").addFilter(_first_line)
+    logging.getLogger("apache_beam.typehints").setLevel(logging.WARNING)  # Else dozens of lines about its own types.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore")
     begun = time.monotonic()
@@ -51,10 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
         except UsageError:
             raise
         except Exception as error:
-            _summarize(definition, connection, options, _message(error))
+            with suppress(Exception):  # What has gone wrong first is what a person has to know.
+                _summarize(definition, connection, options, _message(error))
             raise
         print(f"{options.node} {told} · {time.monotonic() - begun:.1f} s")
-        if options.node == definition.nodes[-1].id:
+        if options.summary or options.node == definition.nodes[-1].id:
             _summarize(definition, connection, options)
         return 0
     except RetakeError as error:
@@ -73,12 +76,19 @@ def _summarize(
     nodes = [node.id for node in definition.nodes]
     summary = metadata.summarize(connection, definition.pipeline, options.run_id, options.runner, nodes, failure)
     root = definition.config.pipeline.root
-    if "://" not in root:
-        summaries.write(summary, Path(root) / "runs" / options.run_id / "summary.json")
     if options.summary:
         summaries.write(summary, options.summary)
-    if not failure:
+    if "://" not in root and (failure or summary.state == "complete"):
+        summaries.write(summary, Path(root) / "runs" / options.run_id / "summary.json")
+    if summary.state == "complete":
         Console(width=100).print(summaries.render(summary))
+
+
+def _first_line(record: logging.LogRecord) -> bool:
+    """Cuts what TFX tells short: whole protos, hundreds of lines of them."""
+    if record.levelno <= logging.INFO:
+        record.msg, record.args = record.getMessage().partition("\n")[0][:300], ()
+    return True
 
 
 def _message(error: Exception) -> str:
@@ -98,7 +108,9 @@ def _parser() -> argparse.ArgumentParser:
         "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a runtime parameter, such as data=DIR"
     )
     parser.add_argument("--runner", default="node", metavar="NAME", help="what the summary calls the runner")
-    parser.add_argument("--summary", type=Path, metavar="FILE", help="write the run's summary as JSON, too")
+    parser.add_argument(
+        "--summary", type=Path, metavar="FILE", help="write the run's summary, as far as it has come, as JSON"
+    )
     return parser
 
 
@@ -159,9 +171,13 @@ def _alone(root: str, what: str) -> Iterator[None]:
     if "://" in root:
         yield
         return
-    folder = Path(root) / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / what.replace("/", "_")).open("w") as lock:
+    file = Path(root) / ".locks" / what.replace("/", "_")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = file.open("w")
+    except OSError as error:
+        raise RetakeError(f"pipeline.root {root} cannot be written to ({error.strerror})") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -217,7 +233,7 @@ def launch(pipeline: Any, node_id: str, connection: Any) -> metadata_store_pb2.E
     with tfx_metadata.Metadata(connection) as handle:
         found = handle.store.get_executions_by_id([info.execution_id]) if info and info.execution_id else []
     if not found or found[0].last_known_state not in (_State.COMPLETE, _State.CACHED):
-        raise UsageError(f"{node_id} did not run: what it needs from earlier nodes of this run is not there")
+        raise UsageError("what it needs from earlier nodes of this run is not there")
     return found[0]
 
 

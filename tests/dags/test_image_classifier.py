@@ -218,9 +218,9 @@ class TestPods:
             assert base["securityContext"]["allowPrivilegeEscalation"] is False
             assert base["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
-    def test_the_last_node_hands_on_the_summary(self, said: Any) -> None:
+    def test_what_judges_and_what_pushes_hand_on_the_summary(self, said: Any) -> None:
         summaries = {node for node, pod in said["pods"].items() if "--summary" in arguments(pod)}
-        assert summaries == {"Pusher"}
+        assert summaries == {"Evaluator", "Pusher"}
         assert "/airflow/xcom/return.json" in arguments(said["pods"]["Pusher"])
 
     def test_what_a_pod_runs_is_a_command_that_runs_a_node(self, said: Any, place: Place) -> None:
