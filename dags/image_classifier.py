@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
-from airflow.sdk import DAG, Asset, BaseOperator, ObjectStoragePath, Param, Variable
+from airflow.sdk import DAG, Asset, BaseOperator, ObjectStoragePath, Param, Variable, get_parsing_context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 FORMAT = 1
@@ -57,7 +57,9 @@ def pipelines() -> list[dict[str, Any]]:
             "python -m pipelines.run --runner airflow --config NAME"
         )
     definitions = [json.loads(file.read_text()) | {"file": str(file)} for file in files]
-    if problems := [problem for definition in definitions if (problem := outdated(definition))]:
+    # Only what starts runs stops here: an edit should not break a run that is going on.
+    problems = [problem for definition in definitions if (problem := outdated(definition))]
+    if problems and get_parsing_context().task_id is None:
         raise AirflowException("\n".join(problems))
     return definitions
 
@@ -326,7 +328,7 @@ class RecordsSensor(BaseOperator):
         self.defer(
             trigger=TimeDeltaTrigger(timedelta(seconds=self.seconds)),
             method_name="look",
-            kwargs={"seen": there, "looks": looks + 1 if new else 0},
+            kwargs={"seen": there, "looks": looks + 1 if new and not blocked else 0},
         )
         raise AssertionError("defer raises")
 

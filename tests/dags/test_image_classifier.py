@@ -165,6 +165,15 @@ def test_an_outdated_definition_is_an_import_error_that_says_the_command(
     assert definition["command"] in error
 
 
+def test_an_edit_does_not_break_a_run_that_is_going_on(home: Path, definitions: Path, tmp_path: Path) -> None:
+    definition = json.loads((definitions / "colours.json").read_text())
+    definition["sources"]["components/trainer.py"] = "0" * 64
+    (tmp_path / "colours.json").write_text(json.dumps(definition))
+    # What Airflow sets while it parses the file for a task.
+    said = parsed(home, tmp_path, _AIRFLOW_PARSING_CONTEXT_DAG_ID="colours", _AIRFLOW_PARSING_CONTEXT_TASK_ID="Trainer")
+    assert said["errors"] == [] and "colours" in said["dags"]
+
+
 def test_where_the_project_is_not_on_this_machine_a_definition_is_taken_as_it_is(
     home: Path, definitions: Path, tmp_path: Path
 ) -> None:
