@@ -89,8 +89,9 @@ def compile(config: Config, file: Path, command: str, pods: dict[str, dict[str, 
     Raises:
       RetakeError: the weights file cannot be read.
     """
-    config = configuration.located(config)
     weights = weight_files.resolve(config.model)
+    config = configuration.located(config)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"weights": weights.weights})})
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Google's clients on what Python they are going to need.
@@ -124,7 +125,7 @@ def compile(config: Config, file: Path, command: str, pods: dict[str, dict[str, 
             for name, value in factory.parameters(config).items()
         },
         pods=pods,
-        ir=json.loads(json_format.MessageToJson(pipeline)),
+        ir=json.loads(json_format.MessageToJson(pipeline, sort_keys=True)),  # Its maps are in no order.
     )
 
 
