@@ -35,7 +35,8 @@ def connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:
         MetadataStore(config)
     except Exception as error:  # RuntimeError, or one of MLMD's own.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise RetakeError(f"metadata.url {url} cannot be opened as a metadata store ({reason})") from None
+        hint = "" if url.startswith("sqlite:") else f"; is the server up, and its password in {PASSWORD_VARIABLE}?"
+        raise RetakeError(f"metadata.url {url} cannot be opened as a metadata store ({reason}){hint}") from None
     return config
 
 
