@@ -205,6 +205,7 @@ def start(home: Path, port: int) -> int:
                 f"Airflow is ready: http://127.0.0.1:{port}, user admin, password {password}\n"
                 f"To train, press Trigger on http://127.0.0.1:{port}/dags/sample, or say in another terminal:\n"
                 f"  .ci/airflow dags trigger sample\n"
+                f"To train again by itself when records arrive: .ci/airflow dags unpause sample-watch\n"
                 f"Ctrl-C stops it.",
                 flush=True,
             )
