@@ -14,7 +14,7 @@ import json
 import os
 import struct
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -36,6 +36,9 @@ CANNOT_RUN = 2
 
 MOST_LOOKS = 10
 """Records that rest are taken after so many looks, though others are still arriving."""
+
+LONGEST_WAIT = timedelta(days=1)
+"""A run of the watching DAG that has waited so long makes way for the next: each look makes its log longer."""
 
 MOST_EVENTS = 10
 """Each event holds all records there were; more than the last one counts as runs may have been given other folders."""
@@ -323,6 +326,8 @@ class RecordsSensor(BaseOperator):
             context["outlet_events"][records].extra = {"new": sorted(resting), "records": taken}
             self.log.info("new records: %s", ", ".join(sorted(resting)))
             return sorted(resting)
+        if not new and datetime.now(timezone.utc) - context["dag_run"].start_date > LONGEST_WAIT:
+            raise AirflowSkipException("no new records; the next run goes on waiting for them")
         if new:
             self.log.info("%s: %s", blocked or "not at rest yet, or not whole", ", ".join(sorted(new)))
         self.defer(

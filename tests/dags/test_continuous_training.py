@@ -353,6 +353,21 @@ while taken is None:
 answer = [taken, looks, image_classifier.MOST_LOOKS]
 """
 
+WAIT = """
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
+
+sensor = image_classifier.RecordsSensor(task_id="look", location=sys.argv[2], seconds=1, training="colours")
+answer = {}
+for hours in (1, 25):
+    begun = datetime.now(timezone.utc) - timedelta(hours=hours)
+    try:
+        sensor.look({"dag_run": SimpleNamespace(start_date=begun)})
+    except (AirflowSkipException, TaskDeferred) as told:
+        answer[hours] = type(told).__name__
+"""
+
 
 class Found(NamedTuple):
     """Record file → version, and those files that are whole."""
@@ -430,6 +445,12 @@ def test_whole_files_wait_a_while_for_one_that_is_not_and_longer_while_the_train
     taken, looks, most_looks = asked(definitions, LOOK, tmp_path)
     assert taken == [str(whole)]
     assert looks == PAUSED_LOOKS + most_looks
+
+
+def test_waiting_goes_on_in_another_run_each_day_so_that_no_log_grows_for_ever(
+    definitions: Path, tmp_path: Path
+) -> None:
+    assert asked(definitions, WAIT, tmp_path) == {"1": "TaskDeferred", "25": "AirflowSkipException"}
 
 
 @contextmanager
