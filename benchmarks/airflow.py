@@ -1,0 +1,139 @@
+"""What running node by node costs: the embedded sample under the local runner, by `run_node`, and under Airflow.
+
+python -m benchmarks.airflow prints a Markdown table. It needs both environments (`make setup setup-airflow`). Run it
+alone on the machine; it takes about four minutes on 2 cores.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PROJECT = Path(__file__).parents[1]
+ALLOWED = 9
+"""Seconds that a process for a node may add to the node's own work."""
+
+
+class Times(NamedTuple):
+    """Seconds of a run.
+
+    Fields:
+      whole: From the command, or the trigger, to the end.
+      work: Node → what ML Metadata says that the execution took.
+      waited: Node → what whoever started the node waited for it.
+      gaps: Node → between the end of what it needs, or the start of the run, and its own start.
+    """
+
+    whole: float
+    work: dict[str, float]
+    waited: dict[str, float]
+    gaps: dict[str, float]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        say("the local runner …")
+        local = locally(work)
+        say("run_node, node after node …")
+        nodewise = node_by_node(work)
+        say("Airflow …")
+        airflow = under_airflow(work)
+
+    print("| node | work | local runner | `run_node` | over its work | Airflow task | gap before |")
+    print("|---|---|---|---|---|---|---|")
+    over = {node: nodewise.waited[node] - nodewise.work[node] for node in nodewise.work}
+    for node, seconds in local.work.items():
+        columns = [seconds, local.waited[node], nodewise.waited[node], over[node]]
+        columns += [airflow.waited[node], airflow.gaps[node]]
+        print(f"| {node} |", " | ".join(f"{each:.1f}" for each in columns), "|")
+    sums = [sum(local.work.values()), local.whole, nodewise.whole, sum(over.values()), airflow.whole]
+    print("| whole run |", " | ".join(f"{each:.1f}" for each in sums), "| |")
+    print("| / local runner |", " | ".join(f"{each / local.whole:.2f}" for each in sums), "| |")
+    for node in ("SchemaGen", "Resolver"):
+        print(f"\n{node}: {over[node]:.1f} s over its own work (at most {ALLOWED})", end="")
+    print()
+
+
+def say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+def settings(work: Path, name: str) -> list[str]:
+    """The sample with a root and a models' folder of its own."""
+    places = ["--root", f"{work}/{name}", "--models", f"{work}/{name}-models"]
+    return ["--config", "sample", "--set", f"data.location={work}/sample/records", *places]
+
+
+def run(module: str, *arguments: str) -> tuple[float, str]:
+    """Runs a module as a process of its own: the seconds, and what it said."""
+    begun = time.monotonic()
+    ended = subprocess.run([sys.executable, "-m", module, *arguments], cwd=PROJECT, capture_output=True, text=True)
+    if ended.returncode:
+        sys.exit(f"{module} {' '.join(arguments)} failed:\n{ended.stdout}{ended.stderr}")
+    return time.monotonic() - begun, ended.stdout
+
+
+def works(summary: Any) -> dict[str, float]:
+    return {node["id"]: node["seconds"] for node in summary["nodes"]}
+
+
+def locally(work: Path) -> Times:
+    from retake import sample
+
+    sample.draw(work / "sample")  # Not a part of any run.
+    file = work / "local.json"
+    whole, said = run("pipelines.run", *settings(work, "local"), "--summary", str(file))
+    waited = {node: float(seconds) for node, seconds in re.findall(r"^✓ (\w+) +\w+ +([\d.]+) s$", said, re.MULTILINE)}
+    return Times(whole, works(json.loads(file.read_text())), waited, {})
+
+
+def node_by_node(work: Path) -> Times:
+    run("pipelines.run", "--runner", "airflow", *settings(work, "nodes"), "--definitions", str(work))
+    definition, file = work / "sample.json", work / "nodes.json"
+    waited = {}
+    for node in json.loads(definition.read_text())["nodes"]:
+        call = [str(definition), "--node", node["id"], "--run-id", "benchmark", "--summary", str(file)]
+        waited[node["id"]], _ = run("pipelines.run_node", *call)
+    return Times(sum(waited.values()), works(json.loads(file.read_text())), waited, {})
+
+
+def under_airflow(work: Path) -> Times:
+    sys.path.insert(0, str(PROJECT / "tests"))
+    from airflow_server import AirflowServer
+
+    definitions, home = work / "definitions", work / "airflow"
+    run("pipelines.run", "--runner", "airflow", *settings(work, "airflow-root"), "--definitions", str(definitions))
+    with AirflowServer(home, PROJECT / "dags", environment={"RETAKE_DEFINITIONS": str(definitions)}) as server:
+        server.wait_for_dag("sample")
+        run_id = server.trigger("sample")
+        ended = server.wait_for_run("sample", run_id, timeout=600)
+        if ended["state"] != "success":
+            sys.exit(server.told("sample", run_id))
+        tasks = server.tasks("sample", run_id)
+        summary = server.xcom("sample", run_id, "Pusher")
+    # The API server takes the trigger; the scheduler starts the run.
+    triggered = moment(ended["queued_at"])
+    started = {node: moment(task["start_date"]) for node, task in tasks.items()}
+    finished = {node: moment(task["end_date"]) for node, task in tasks.items()}
+    gaps = {}
+    for node in json.loads((definitions / "sample.json").read_text())["nodes"]:
+        ready = max((finished[before] for before in node["upstream"]), default=triggered)
+        gaps[node["id"]] = started[node["id"]] - ready
+    waited = {node: finished[node] - started[node] for node in tasks}
+    return Times(moment(ended["end_date"]) - triggered, works(summary), waited, gaps)
+
+
+def moment(text: str) -> float:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+if __name__ == "__main__":
+    main()
