@@ -1,7 +1,7 @@
-.PHONY: help run airflow test lint types imports setup setup-airflow airflow-lock
+.PHONY: help run airflow test lint types imports setup setup-airflow airflow-lock setup-function function-lock
 
 help: ## list what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 run: setup ## train, gate and push a model on the embedded sample, then chart what it predicts
 	@.venv/bin/python -m pipelines.run
@@ -11,7 +11,7 @@ airflow: setup setup-airflow ## start an Airflow of your own on this machine, wi
 	@.venv/bin/python -m pipelines.run --runner airflow
 	@.ci/airflow
 
-test: lint types imports setup-airflow ## every check and every test
+test: lint types imports setup-airflow setup-function ## every check and every test
 	.venv/bin/python -m pytest
 
 lint: setup ## style and formatting
@@ -32,3 +32,9 @@ setup-airflow: ## .airflow/venv, from dags/requirements.txt; no need to call it 
 
 airflow-lock: ## renew dags/requirements.txt from dags/requirements.in
 	@.ci/setup airflow-lock
+
+setup-function: ## .function/venv, from kubeflow/cloud_function/requirements.txt; no need to call it either
+	@.ci/setup function
+
+function-lock: ## renew kubeflow/cloud_function/requirements.txt from requirements.in beside it
+	@.ci/setup function-lock

@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 
 SETUP = Path(__file__).parents[1] / ".ci" / "setup"
-TOOLS = ("cat", "chmod", "cksum", "dirname", "flock", "grep", "mkdir", "mv", "rm", "sh", "sleep")
+TOOLS = ("cat", "chmod", "cksum", "dirname", "flock", "grep", "mkdir", "mv", "rm", "sed", "sh", "sleep")
+OTHERS = {"airflow": "dags/requirements.txt", "function": "kubeflow/cloud_function/requirements.txt"}
+"""Environments besides TFX's, and their locks."""
 
 UV = """#!/bin/sh
 [ "$1" != --version ] || { echo "uv 0.9.0"; exit; }
 echo "$@" >> calls
 case $1 in
 sync) venv=.venv ;;
-venv) venv=.airflow/venv ;;
+venv) eval "venv=\\${$#}" ;;
 pip) venv= ;;
 esac
 [ "${venv+known}" ] && [ ! -e offline ] || { echo "error: offline" >&2; exit 2; }
@@ -56,8 +58,8 @@ class Machine:
             if path := shutil.which(tool):
                 (self.bin / tool).symlink_to(path)
         shutil.copy(SETUP, self.project / ".ci")
-        (self.project / "dags").mkdir()
-        for name in ("uv.lock", "pyproject.toml", "dags/requirements.txt"):
+        for name in ("uv.lock", "pyproject.toml", *OTHERS.values()):
+            (self.project / name).parent.mkdir(parents=True, exist_ok=True)
             (self.project / name).touch()
 
     def has(self, path: Path, script: str) -> None:
@@ -192,23 +194,35 @@ def test_of_two_at_once_one_builds(machine: Machine) -> None:
     assert len(machine.calls()) == 1
 
 
-def test_airflow_has_an_environment_python_and_lock_of_its_own(ready: Machine) -> None:
-    code, errors = ready.set_up("airflow")
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_cannot_share_tfxs_environment_has_a_python_and_a_lock_of_its_own(ready: Machine, other: str) -> None:
+    code, errors = ready.set_up(other)
     assert code != 0
     assert len(errors) == 1
     assert "CPython 3.12" in errors[0]
     python = ready.home / ".pyenv" / "versions" / "3.12.9" / "bin" / "python"
     ready.has(python, ANY_PYTHON)
-    assert ready.set_up("airflow")[0] == 0
+    assert ready.set_up(other)[0] == 0
     _, asked, made, filled = ready.calls()
     assert asked == "python install 3.12"
-    assert made == f"venv --quiet --python {python} .airflow/venv"
-    assert filled.startswith("pip sync ") and "--require-hashes" in filled and filled.endswith("dags/requirements.txt")
-    assert ready.set_up("airflow") == ready.set_up() == (0, [])
-    (ready.project / "dags" / "requirements.txt").write_text("another")
+    assert made == f"venv --quiet --python {python} .{other}/venv"
+    assert filled.startswith("pip sync ") and "--require-hashes" in filled and filled.endswith(OTHERS[other])
+    assert ready.set_up(other) == ready.set_up() == (0, [])
+    (ready.project / OTHERS[other]).write_text("another")
     assert ready.set_up() == (0, [])
-    assert ready.set_up("airflow")[0] == 0
+    assert ready.set_up(other)[0] == 0
     assert len(ready.calls()) == 5
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_lock_that_cannot_be_renewed_builds_nothing(ready: Machine, other: str) -> None:
+    ready.has(ready.home / ".pyenv" / "versions" / "3.12.9" / "bin" / "python", ANY_PYTHON)
+    ready.has(ready.bin / "curl", BROKEN)
+    (ready.project / OTHERS[other]).with_suffix(".in").touch()
+    (ready.project / "offline").touch()
+    code, _ = ready.set_up(f"{other}-lock")
+    assert code != 0
+    assert ready.calls()[-1].startswith("pip compile ")
 
 
 def test_a_word_that_is_no_environment_is_an_error(machine: Machine) -> None:
