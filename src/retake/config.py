@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -20,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from retake.errors import UsageError
 
 CONFIGS = Path("configs")
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Backbone = Literal["EfficientNetB0", "EfficientNetV2B0", "MobileNetV2", "ResNet50", "LeNet5"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -147,7 +150,8 @@ class BeamSection(Section):
 
     arguments: list[str] = Field(
         ["--runner=DirectRunner", "--direct_running_mode=in_memory", "--direct_num_workers=1"],
-        description="Pipeline options of the Beam nodes.",
+        description="Pipeline options of the Beam nodes. On Vertex, {project}, {region}, {root}, {image} and "
+        "{service_account} stand for what they are there.",
     )
 
 
@@ -166,10 +170,9 @@ class MetadataSection(Section):
         if not url.startswith(("sqlite:///", "mysql://", "postgresql://")):
             raise ValueError("must begin with sqlite:///, mysql:// or postgresql://")
         if not url.startswith("sqlite:///"):
-            parts = urlsplit(url)
-            if parts.password is not None:
+            if re.search(r"://[^@]*:.*@", url):
                 raise ValueError("must not hold a password: put it into the environment as RETAKE_METADATA_PASSWORD")
-            _ = parts.port  # Raises what is wrong with it.
+            _ = urlsplit(url).port  # Raises what is wrong with it.
         return url
 
 
@@ -188,6 +191,54 @@ class AirflowSection(Section):
     )
 
 
+class Machine(Section):
+    """What a node gets on Vertex, which looks for the smallest machine that has it."""
+
+    cpus: float = Field(gt=0)
+    memory_gb: float = Field(gt=0)
+    accelerator: str | None = None
+    accelerators: int = Field(1, gt=0)
+
+
+Label = Annotated[str, Field(pattern=r"^[a-z0-9_-]{0,63}$")]
+
+
+class VertexSection(Section):
+    """How the pipeline runs on Vertex AI Pipelines."""
+
+    project: str = Field("", description="Google Cloud project that the job runs in.")
+    region: str = Field("", description="Region that it runs in, such as europe-west4.")
+    bucket: str = Field(
+        "",
+        description="Bucket in that region. Places of the configuration that are neither absolute nor gs:// lie in it.",
+    )
+    image: str = Field("", description="Container image with this project's code, which every node runs.")
+    service_account: str = Field("", description="Whom the nodes run as; empty for the project's default.")
+    endpoint: str = Field(
+        "", description="Another address of the service, such as http://127.0.0.1:8080 of the local Vertex."
+    )
+    labels: dict[Label, Label] = Field({}, description="Labels of the job, for bills and searches.")
+    machines: dict[str, Machine] = Field(
+        {},
+        description='Node → what its machine has, `*` for all others: {"Trainer": {"cpus": 8, "memory_gb": 30, '
+        '"accelerator": "NVIDIA_TESLA_T4", "accelerators": 1}}. Without one, Vertex takes what it takes by default.',
+    )
+    retries: int = Field(0, ge=0, description="How often a node that failed is tried again.")
+
+    @field_validator("bucket")
+    @classmethod
+    def _name_only(cls, bucket: str) -> str:
+        return bucket.removeprefix("gs://").rstrip("/")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _safe(cls, endpoint: str) -> str:
+        parts = urlsplit(endpoint)
+        if endpoint and not (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)):
+            raise ValueError("must begin with https://, or with http:// and be on this machine")
+        return endpoint.rstrip("/")
+
+
 class Config(Section):
     """Everything that a run depends on besides the records themselves."""
 
@@ -200,6 +251,7 @@ class Config(Section):
     beam: BeamSection = BeamSection()
     metadata: MetadataSection = MetadataSection()
     airflow: AirflowSection = AirflowSection()
+    vertex: VertexSection = VertexSection()
 
     @model_validator(mode="before")
     @classmethod
@@ -289,6 +341,7 @@ def _explain(problem: Any, origin: str) -> str:
     if problem["type"] == "extra_forbidden":
         section = Config.model_fields.get(key.partition(".")[0])
         model = section.annotation if section is not None and "." in key else Config
+        model = Machine if key.startswith("vertex.machines.") else model
         allowed = ", ".join(model.model_fields)  # type: ignore[union-attr]
         return f"{origin}: unknown key {key}; allowed here: {allowed}"
     if problem["type"] == "missing":
@@ -296,7 +349,9 @@ def _explain(problem: Any, origin: str) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] != "value_error":
         message = message[0].lower() + message[1:]
-    return f"{origin}: {key} = {problem['input']!r}: {message}"
+    # A password that stands where it should not is not to be printed, too.
+    value = re.sub(r"(://[^@:]*:).*@", r"\1***@", repr(problem["input"]))
+    return f"{origin}: {key} = {value}: {message}"
 
 
 def _key(problem: Any) -> str:

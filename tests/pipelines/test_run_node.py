@@ -510,4 +510,4 @@ def test_a_password_in_the_url_is_refused(place: Place) -> None:
     ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
 
     assert ended.returncode == 2
-    assert metadata.PASSWORD_VARIABLE in ended.stderr
+    assert metadata.PASSWORD_VARIABLE in ended.stderr and "s3cret" not in ended.stderr
