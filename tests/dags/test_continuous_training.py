@@ -19,6 +19,7 @@ from urllib.request import Request, urlopen
 import pytest
 from airflow_server import AIRFLOW, AirflowServer, free_port, wait_for
 from colours import coloured, write_records
+from gcp_storage_emulator.server import create_server
 from ml_metadata import MetadataStore
 from postgres_server import Postgres, postgres_server
 from runner_contract import FIRST, PER_CLASS, Place, make_place
@@ -27,7 +28,7 @@ from pipelines import metadata
 
 PROJECT = Path(__file__).parents[2]
 LONG = 600
-TRIGGER_AND_TASKS = ("triggerer", "scheduler")
+KILLED = ("scheduler", "triggerer")
 
 
 def compile(place: Place, *settings: str) -> Path:
@@ -165,9 +166,9 @@ def start(watch: Watch) -> Start:
     wait_for(trains, LONG, lambda: watch.airflow.told("colours", run_id))
     meanwhile = [watch.add("meanwhile-1.tfrecord", seed=2)]
     watch.look(2)
-    watch.airflow.stop(*TRIGGER_AND_TASKS)
+    watch.airflow.stop(*KILLED)
     meanwhile.append(watch.add("meanwhile-2.tfrecord", seed=3))
-    watch.airflow.start(*TRIGGER_AND_TASKS)
+    watch.airflow.start(*KILLED)
     return Start(there, meanwhile, watch.trained(run_id))
 
 
@@ -192,8 +193,8 @@ def unfinished(watch: Watch, second: Trained) -> Unfinished:
     watch.add(".copied.tfrecord", seed=12)
     watch.look()
     runs = watch.runs()
-    watch.airflow.stop(*TRIGGER_AND_TASKS)
-    watch.airflow.start(*TRIGGER_AND_TASKS)
+    watch.airflow.stop(*KILLED)
+    watch.airflow.start(*KILLED)
     watch.look()
     return Unfinished(rest, runs, watch.runs())
 
@@ -456,9 +457,8 @@ def test_waiting_goes_on_in_another_run_each_day_so_that_no_log_grows_for_ever(
 @contextmanager
 def bucket(name: str) -> Iterator[str]:
     """The URL of a server of Google's storage API that has this bucket."""
-    emulator = pytest.importorskip("gcp_storage_emulator.server", reason="gcp-storage-emulator is not installed")
     port = free_port()
-    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket=name)
+    server = create_server("127.0.0.1", port, in_memory=True, default_bucket=name)
     server.start()
     try:
         yield f"http://127.0.0.1:{port}"
