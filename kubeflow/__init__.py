@@ -1,0 +1,1 @@
+"""The pipeline on Vertex AI and Kubeflow: its image, the function that starts it, and a local Vertex to try both on."""

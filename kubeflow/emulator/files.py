@@ -1,0 +1,46 @@
+"""Reads and removes what tasks leave below a pipeline root, on this machine or in a bucket."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+
+def read(uri: str) -> str | None:
+    """The text of a file, or None where there is none."""
+    if uri.startswith("gs://"):
+        blob = _blob(uri)
+        return blob.download_as_text() if blob.exists() else None
+    return Path(uri).read_text() if Path(uri).is_file() else None
+
+
+def remove(uri: str) -> None:
+    """Removes a file or a folder with all in it, where it exists."""
+    if uri.startswith("gs://"):
+        blob = _blob(uri)
+        prefix = blob.name.rstrip("/")
+        for each in blob.bucket.list_blobs(prefix=prefix):
+            if each.name == prefix or each.name.startswith(f"{prefix}/"):
+                each.delete()
+    elif Path(uri).is_dir():
+        shutil.rmtree(uri)
+    else:
+        Path(uri).unlink(missing_ok=True)
+
+
+def make_folder(uri: str) -> None:
+    """Makes a folder, where that means anything."""
+    if not uri.startswith("gs://"):
+        Path(uri).mkdir(parents=True, exist_ok=True)
+
+
+def is_gone(folder: str) -> bool:
+    """Tells whether somebody has removed a folder; in a bucket, nobody looks."""
+    return not folder.startswith("gs://") and not Path(folder).is_dir()
+
+
+def _blob(uri: str) -> Any:
+    from google.cloud.storage import Blob, Client  # Half a second that local roots need not wait for.
+
+    return Blob.from_string(uri, client=Client())

@@ -1,0 +1,100 @@
+"""What outlives the emulator: jobs, artifacts and the cache, in one SQLite file."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from kubeflow.emulator.expressions import holds
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS jobs (name TEXT PRIMARY KEY, document TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS artifacts (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, context TEXT NOT NULL, document TEXT);
+CREATE INDEX IF NOT EXISTS artifacts_of_a_context ON artifacts (context);
+CREATE TABLE IF NOT EXISTS cache (key TEXT PRIMARY KEY, document TEXT NOT NULL);
+"""
+
+
+def now() -> str:
+    """This moment as the API writes it; such texts sort by time."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class Store:
+    """Documents as the API shows them. Every change is on disk when the call returns."""
+
+    def __init__(self, file: Path | str) -> None:
+        self._lock = threading.RLock()
+        self._database = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.executescript(_TABLES)
+
+    def _execute(self, statement: str, *values: Any) -> list[Any]:
+        with self._lock:
+            return self._database.execute(statement, values).fetchall()
+
+    def add_job(self, document: dict[str, Any]) -> bool:
+        """Adds a job; tells whether there was none of that name."""
+        try:
+            self._execute("INSERT INTO jobs VALUES (?, ?)", document["name"], json.dumps(document))
+        except sqlite3.IntegrityError:
+            return False
+        return True
+
+    def update_job(self, document: dict[str, Any]) -> None:
+        self._execute("UPDATE jobs SET document = ? WHERE name = ?", json.dumps(document), document["name"])
+
+    def delete_job(self, name: str) -> None:
+        self._execute("DELETE FROM jobs WHERE name = ?", name)
+
+    def job(self, name: str) -> dict[str, Any] | None:
+        found = self._execute("SELECT document FROM jobs WHERE name = ?", name)
+        return json.loads(found[0][0]) if found else None
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """All jobs, the latest first."""
+        return [json.loads(row[0]) for row in self._execute("SELECT document FROM jobs ORDER BY rowid DESC")]
+
+    def add_artifact(self, parent: str, context: str, artifact: dict[str, Any]) -> dict[str, Any]:
+        """Adds an artifact and names it.
+
+        Args:
+          parent: project and location.
+          context: the pipeline that it belongs to.
+          artifact: its `type`, `uri`, `metadata` and `state`.
+        """
+        with self._lock:
+            identity = self._database.execute("INSERT INTO artifacts (context) VALUES (?)", (context,)).lastrowid
+            artifact = {
+                **artifact,
+                "name": f"{parent}/metadataStores/default/artifacts/{identity}",
+                "createTime": now(),
+            }
+            self._execute("UPDATE artifacts SET name = ? WHERE id = ?", artifact["name"], identity)
+        self.update_artifact(artifact)
+        return artifact
+
+    def update_artifact(self, artifact: dict[str, Any]) -> None:
+        artifact["updateTime"] = now()
+        self._execute("UPDATE artifacts SET document = ? WHERE name = ?", json.dumps(artifact), artifact["name"])
+
+    def artifact(self, name: str) -> dict[str, Any]:
+        return json.loads(self._execute("SELECT document FROM artifacts WHERE name = ?", name)[0][0])
+
+    def artifacts(self, context: str, filter_: str, limit: int) -> list[dict[str, Any]]:
+        """Artifacts of a pipeline that a filter holds for, the latest first."""
+        rows = self._execute("SELECT document FROM artifacts WHERE context = ? ORDER BY id DESC", context)
+        found = (json.loads(row[0]) for row in rows if row[0])
+        return [artifact for artifact in found if holds(filter_, artifact)][:limit]
+
+    def cached(self, key: str) -> dict[str, Any] | None:
+        found = self._execute("SELECT document FROM cache WHERE key = ?", key)
+        return json.loads(found[0][0]) if found else None
+
+    def cache(self, key: str, document: dict[str, Any]) -> None:
+        self._execute("INSERT OR REPLACE INTO cache VALUES (?, ?)", key, json.dumps(document))
