@@ -1,0 +1,399 @@
+"""Starts the pipeline on Vertex AI when record files land in a bucket. Cloud Storage and Cloud Tasks call `on_event`.
+
+Which objects: those that the pipeline's ExampleGen reads, and no others.
+
+How many runs: an object belongs to the window of RETAKE_WINDOW_MINUTES in which it was created. One task for each
+window, named for it, comes back here when the window is over. It starts a run, named for the window, too, unless
+
+- a run of this function goes on: then the task is delivered again later, so that one run goes on at a time;
+- a run that did not fail was created after the window was over: that one reads all of the window's objects.
+
+No object is lost, whatever the order and number of deliveries. The window comes from the object, so each delivery asks
+for the same task and the same run; and no run counts for a window unless it was created when all of the window's
+objects could be listed. With a window of 0 minutes each object generation starts a run of its own, at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import functions_framework
+import google.auth
+import requests
+from cloudevents.exceptions import GenericException
+from cloudevents.http import CloudEvent
+from google.api_core.exceptions import GoogleAPICallError
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import GoogleAuthError
+from google.auth.transport.requests import AuthorizedSession
+from google.cloud import storage
+
+FINALIZED = "google.cloud.storage.object.v1.finalized"
+WINDOW_OVER = "retake.window.over.v1"
+"""What a task says: its data is {"end": when the window ended}."""
+
+SETTLED = timedelta(minutes=1)
+"""How long after a window's end nothing of it is still on its way to the bucket's listing, with all clocks' errors."""
+
+SECONDS = 30
+"""How long an API may take to answer."""
+
+ACTIVE = {f"PIPELINE_STATE_{state}" for state in ("QUEUED", "PENDING", "RUNNING", "CANCELLING", "PAUSED")}
+UNFINISHED = {f"PIPELINE_STATE_{state}" for state in ("FAILED", "CANCELLING", "CANCELLED")}
+"""States of runs that count for no window."""
+
+
+class Ignored(Exception):
+    """An event that is not for this function."""
+
+
+class Refused(Exception):
+    """What will be refused again, however often it is tried; `code` is the HTTP status of an API that refused it."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Later(Exception):
+    """What may go well when the event is delivered again."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says; README.md beside this folder describes the variables."""
+
+    bucket: str
+    prefix: str
+    job: str
+    data: str
+    models: str
+    project: str
+    region: str
+    service_account: str
+    window: timedelta
+    queue: str
+    url: str
+    invoker: str
+    vertex: str
+    tasks: str
+
+    @property
+    def trigger(self) -> str:
+        """Tells this function's runs and tasks from those of others."""
+        return hashlib.sha256(f"{self.bucket}\0{self.prefix}\0{self.job}".encode()).hexdigest()[:12]
+
+    @property
+    def jobs(self) -> str:
+        return f"{self.vertex}/v1/projects/{self.project}/locations/{self.region}/pipelineJobs"
+
+
+@dataclass(frozen=True)
+class Object:
+    """A generation of an object in a bucket."""
+
+    bucket: str
+    name: str
+    generation: int
+    size: int
+    created: datetime
+
+    def __str__(self) -> str:
+        return f"gs://{self.bucket}/{self.name}#{self.generation}"
+
+
+def settings_from(environment: dict[str, str]) -> Settings:
+    """Reads and checks the environment.
+
+    Raises:
+      ValueError: a line for each variable that is missing or wrong.
+    """
+    problems = []
+
+    def take(name: str, pattern: str, says: str, default: str | None = None) -> str:
+        value = environment.get(name, "").strip()
+        if not value and default is not None:
+            return default
+        if not re.fullmatch(pattern, value):
+            problems.append(f"{name} must be {says}, not {value!r}")
+        return value
+
+    endpoint = r"https://[^/\s]+|http://(127\.0\.0\.1|localhost|\[::1\]):\d+"
+    says_endpoint = "https://HOST, or for an emulator http://127.0.0.1:PORT"
+    bucket = take("RETAKE_BUCKET", r"[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9]", "a bucket's name")
+    prefix = take("RETAKE_PREFIX", r"[^\s#?*]+", "a prefix such as records", "").strip("/")
+    region = take("RETAKE_REGION", r"[a-z]+-[a-z]+\d+", "a region such as us-central1")
+    minutes = take("RETAKE_WINDOW_MINUTES", r"\d{1,4}", "a number of minutes, 0 for a run for each object", "10")
+    without = "" if minutes == "0" else None
+    settings = Settings(
+        bucket=bucket,
+        prefix=f"{prefix}/" if prefix else "",
+        job=take("RETAKE_JOB", r"gs://[^/\s]+/\S+", "the gs:// place of the compiled job"),
+        data=take("RETAKE_DATA", r"\S+", "a place", f"gs://{bucket}/{prefix}".rstrip("/")),
+        models=take("RETAKE_MODELS", r"\S+", "the gs:// prefix of pushed models"),
+        project=take("RETAKE_PROJECT", r"[a-z][-a-z0-9]{4,28}[a-z0-9]", "a project's id"),
+        region=region,
+        service_account=take("RETAKE_SERVICE_ACCOUNT", r"[^@\s]+@[^@\s]+", "a service account's address", ""),
+        window=timedelta(minutes=int(minutes) if minutes.isdecimal() else 0),
+        queue=take("RETAKE_QUEUE", r"projects/[^/\s]+/locations/[^/\s]+/queues/[^/\s]+", "a queue", without),
+        url=take("RETAKE_URL", r"https?://\S+", "this function's own address", without),
+        invoker=take("RETAKE_INVOKER", r"[^@\s]+@[^@\s]+", "the account that may call this function", without),
+        vertex=take("RETAKE_VERTEX_ENDPOINT", endpoint, says_endpoint, f"https://{region}-aiplatform.googleapis.com"),
+        tasks=take("RETAKE_TASKS_ENDPOINT", endpoint, says_endpoint, "https://cloudtasks.googleapis.com"),
+    )
+    if problems:
+        raise ValueError("; ".join(problems))
+    return settings
+
+
+def log(severity: str, message: str, **fields: Any) -> None:
+    """Writes a line that Cloud Logging takes apart."""
+    print(json.dumps({"severity": severity, "message": message, **fields}), flush=True)
+
+
+try:
+    SETTINGS = settings_from(dict(os.environ))
+except ValueError as error:
+    log("CRITICAL", f"the function cannot start: {error}")
+    sys.exit(1)
+
+
+@functions_framework.cloud_event
+def on_event(event: CloudEvent) -> None:
+    """Takes an event; where it raises, the event is delivered again."""
+    about = {"event": event["id"]}
+    try:
+        if event["type"] == FINALIZED:
+            found = object_of(event.data)
+            about["object"] = str(found)
+            arrived(found, about)
+        elif event["type"] == WINDOW_OVER:
+            window_over(end_of(event.data), about)
+        else:
+            raise Ignored(f"events of type {event['type']} are not for this function")
+    except Ignored as reason:
+        log("INFO", f"ignored: {reason}", **about)
+    except Refused as reason:
+        log("ERROR", f"given up: {reason}", **about)
+    except Exception as reason:
+        log("WARNING", f"to be delivered again: {reason}", **about)
+        raise
+
+
+@functions_framework.errorhandler(Later)
+def later(reason: Exception) -> tuple[str, int]:
+    """Keeps what is expected out of the error reports: an unhandled exception writes a traceback."""
+    return str(reason), 503
+
+
+@functions_framework.errorhandler(GenericException)
+@functions_framework.errorhandler(400)
+@functions_framework.errorhandler(415)
+def broken(reason: Exception) -> tuple[str, int]:
+    """Acknowledges what is no CloudEvent: it would be delivered again for a day."""
+    log("ERROR", f"given up: not a CloudEvent: {str(reason)[:300]}")
+    return "not a CloudEvent", 200
+
+
+def object_of(data: Any) -> Object:
+    """The object that an event tells of.
+
+    Raises:
+      Refused: the event does not tell what it should.
+    """
+    try:
+        for key in ("bucket", "name", "generation", "size", "timeCreated"):
+            if not isinstance(data[key], str) or not data[key]:
+                raise ValueError(f"{key} is {data[key]!r}")
+        created = datetime.fromisoformat(data["timeCreated"])
+        if created.tzinfo is None:
+            raise ValueError(f"timeCreated {data['timeCreated']} has no time zone")
+        return Object(data["bucket"], data["name"], int(data["generation"]), int(data["size"]), created)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Refused(f"the event's data are not those of a stored object: {type(error).__name__}: {error}") from None
+
+
+def end_of(data: Any) -> datetime:
+    """The end of the window that a task tells of.
+
+    Raises:
+      Refused: it tells of none.
+    """
+    try:
+        end = datetime.fromisoformat(data["end"])
+        return end.astimezone(timezone.utc)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise Refused("the event's data are not those of a window") from None
+
+
+def arrived(found: Object, about: dict[str, str]) -> None:
+    """Sees to it that a run reads the object."""
+    check(found)
+    if not SETTINGS.window:
+        digest = hashlib.sha256(f"{found.bucket}/{found.name}".encode()).hexdigest()[:12]
+        start(f"retake-{SETTINGS.trigger}-{digest}-{found.generation}", about)
+        return
+    length = SETTINGS.window // timedelta(seconds=1)
+    end = datetime.fromtimestamp((int(found.created.timestamp()) // length + 1) * length, timezone.utc)
+    schedule(end, about)
+
+
+def check(found: Object) -> None:
+    """Raises Ignored for an object that the pipeline does not read: see components/example_gen.py."""
+    name = found.name.rpartition("/")[2]
+    if found.bucket != SETTINGS.bucket:
+        raise Ignored(f"not in bucket {SETTINGS.bucket}")
+    if not found.name.startswith(SETTINGS.prefix):
+        raise Ignored(f"not below {SETTINGS.prefix}")
+    if not name.endswith((".tfrecord", ".tfrecord.gz")):
+        raise Ignored("neither .tfrecord nor .tfrecord.gz")
+    if name.startswith((".", "_")):
+        raise Ignored("a temporary or hidden name")
+    if not found.size:
+        raise Ignored("empty")
+
+
+def name_of(end: datetime) -> str:
+    """The name of a window's task and run."""
+    return f"retake-{SETTINGS.trigger}-{end:%Y%m%d-%H%M%S}"
+
+
+def schedule(end: datetime, about: dict[str, str]) -> None:
+    """Asks for the event WINDOW_OVER when everything of the window can be listed; once, however often it is called."""
+    name = name_of(end)
+    task = {
+        "name": f"{SETTINGS.queue}/tasks/{name}",
+        "scheduleTime": (end + SETTLED).isoformat(),
+        "httpRequest": {
+            "url": SETTINGS.url,
+            "httpMethod": "POST",
+            "headers": {
+                "Content-Type": "application/json",
+                "ce-id": name,
+                "ce-source": f"//cloudtasks.googleapis.com/{SETTINGS.queue}",
+                "ce-specversion": "1.0",
+                "ce-type": WINDOW_OVER,
+            },
+            "body": base64.b64encode(json.dumps({"end": end.isoformat()}).encode()).decode(),
+            "oidcToken": {"serviceAccountEmail": SETTINGS.invoker, "audience": SETTINGS.url},
+        },
+    }
+    made = create(f"{SETTINGS.tasks}/v2/{SETTINGS.queue}/tasks", json={"task": task})
+    log("INFO", f"a run is {'' if made else 'already '}due after {end + SETTLED:%Y-%m-%d %H:%M:%S} UTC", **about)
+
+
+def window_over(end: datetime, about: dict[str, str]) -> None:
+    """Starts a run that reads the window, unless one does already."""
+    settled = end + SETTLED
+    if datetime.now(timezone.utc) < settled:
+        raise Later(f"the window is not over before {settled:%Y-%m-%d %H:%M:%S} UTC")
+    query = {"filter": f'labels.retake_trigger="{SETTINGS.trigger}"', "orderBy": "create_time desc", "pageSize": "1"}
+    for newest in call("GET", SETTINGS.jobs, params=query).get("pipelineJobs", []):
+        run = newest["name"].rpartition("/")[2]
+        if datetime.fromisoformat(newest["createTime"]) >= settled and newest["state"] not in UNFINISHED:
+            log("INFO", f"{run} was created after the window was over and reads all of it", **about)
+            return
+        if newest["state"] in ACTIVE:
+            raise Later(f"{run} goes on: the next run begins when it has ended")
+    start(name_of(end), about)
+
+
+def start(run: str, about: dict[str, str]) -> None:
+    """Submits the compiled job, once, however often it is called for the same run."""
+    job = compiled_job()
+    parameters = {"data": SETTINGS.data, "models": SETTINGS.models}
+    config = job.get("runtimeConfig", {})
+    # Vertex takes typed values for the schema before 2.1, and plain ones since.
+    if job["pipelineSpec"].get("schemaVersion", "") < "2.1":
+        typed = {name: {"stringValue": value} for name, value in parameters.items()}
+        config = {**config, "parameters": {**config.get("parameters", {}), **typed}}
+    else:
+        config = {**config, "parameterValues": {**config.get("parameterValues", {}), **parameters}}
+    body = {
+        **job,
+        "labels": {**job.get("labels", {}), "retake_trigger": SETTINGS.trigger},
+        "runtimeConfig": config,
+        **({"serviceAccount": SETTINGS.service_account} if SETTINGS.service_account else {}),
+    }
+    made = create(SETTINGS.jobs, params={"pipelineJobId": run}, json=body)
+    log("INFO", f"started {run}" if made else f"{run} was started before", run=run, **about)
+
+
+def compiled_job() -> dict[str, Any]:
+    """Reads the job at RETAKE_JOB.
+
+    Raises:
+      Refused: it is not there, must not be read, or is no compiled job.
+    """
+    upload = "upload it with: python -m pipelines.run --runner vertex"
+    bucket, _, name = SETTINGS.job.removeprefix("gs://").partition("/")
+    try:
+        content = bucket_client().bucket(bucket).blob(name).download_as_bytes(timeout=SECONDS, retry=None)
+    except GoogleAPICallError as error:
+        raise problem(error.code or 0, f"GET {SETTINGS.job}", error.message, upload) from None
+    except (requests.ConnectionError, requests.Timeout, GoogleAuthError) as error:
+        raise Later(f"GET {SETTINGS.job}: {error}") from None
+    try:
+        job = json.loads(content)
+        if isinstance(job["pipelineSpec"], dict):
+            return {key: job[key] for key in ("displayName", "pipelineSpec", "labels", "runtimeConfig") if key in job}
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise Refused(f"{SETTINGS.job} is not a compiled pipeline job; {upload}")
+
+
+@cache
+def bucket_client() -> storage.Client:
+    return storage.Client(SETTINGS.project)  # Knows STORAGE_EMULATOR_HOST, and is anonymous there.
+
+
+@cache
+def session(endpoint: str) -> AuthorizedSession:
+    if urlsplit(endpoint).scheme == "http":
+        return AuthorizedSession(AnonymousCredentials())
+    return AuthorizedSession(google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])[0])
+
+
+def create(url: str, **request: Any) -> bool:
+    """Creates something with a name, and tells whether it was not there before."""
+    try:
+        call("POST", url, **request)
+    except Refused as error:
+        if error.code != 409:
+            raise
+        return False
+    return True
+
+
+def call(method: str, url: str, **request: Any) -> Any:
+    """Calls an API.
+
+    Raises:
+      Later: it cannot be reached, is busy or broken.
+      Refused: it says no.
+    """
+    about = f"{method} {url}"
+    try:
+        answer = session("{0.scheme}://{0.netloc}".format(urlsplit(url))).request(
+            method, url, timeout=SECONDS, **request
+        )
+    except (requests.ConnectionError, requests.Timeout, GoogleAuthError) as error:
+        raise Later(f"{about}: {error}") from None
+    if answer.ok:
+        return answer.json()
+    raise problem(answer.status_code, about, answer.text)
+
+
+def problem(code: int, about: str, said: str, advice: str = "") -> Exception:
+    message = "; ".join(filter(None, [f"{about}: {code} {' '.join(said.split())[:500]}", advice]))
+    return Later(message) if code in (408, 429) or code >= 500 else Refused(message, code)
