@@ -39,17 +39,13 @@ _log = logging.getLogger("retake")
 
 
 class RecordsDriver(driver.Driver):
-    """Tells whether the records have changed: by path, size and time of writing, at any depth."""
+    """Tells whether the records have changed."""
 
     def resolve_exec_properties(
         self, exec_properties: dict[str, Any], pipeline_info: Any, component_info: Any
     ) -> dict[str, Any]:
         location = exec_properties[standard_component_specs.INPUT_BASE_KEY]
-        digest = hashlib.sha256()
-        for path in record_files(location):
-            stat = tf.io.gfile.stat(path)
-            digest.update(f"{path}\0{stat.length}\0{stat.mtime_nsec}\n".encode())
-        exec_properties[utils.FINGERPRINT_PROPERTY_NAME] = digest.hexdigest()
+        exec_properties[utils.FINGERPRINT_PROPERTY_NAME] = fingerprint(location)
         exec_properties[utils.SPAN_PROPERTY_NAME] = 0
         exec_properties[utils.VERSION_PROPERTY_NAME] = None
         return exec_properties
@@ -169,6 +165,15 @@ def record_files(location: str) -> list[str]:
             "make one of class folders with: retake records pack IMAGES_DIR OUT.tfrecord --config NAME"
         )
     return files
+
+
+def fingerprint(location: str) -> str:
+    """Changes with the records below a location: by path, size and time of writing."""
+    digest = hashlib.sha256()
+    for path in record_files(location):
+        stat = tf.io.gfile.stat(path)
+        digest.update(f"{path}\0{stat.length}\0{stat.mtime_nsec}\n".encode())
+    return digest.hexdigest()
 
 
 def examples_of(path: str, location: str, settings: dict[str, Any]) -> Iterator[Any]:

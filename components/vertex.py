@@ -1,0 +1,82 @@
+"""What a task of Vertex AI Pipelines runs: TFX's own entry points, with two things that they lack.
+
+`python -m components.vertex hook|executor ARGUMENTS`, with the arguments of
+`tfx.orchestration.kubeflow.v2.file_based_example_gen.driver` and of
+`tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor`. The hook sees the records at any depth, where TFX's
+glob knows no `**`. And a task that fails writes why beside its output, since the service says of it only that its
+process ended with 1.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextlib import suppress
+from typing import Any
+
+import tensorflow as tf
+from absl import app
+from tfx.components.example_gen import input_processor
+
+from components import example_gen
+from retake.errors import RetakeError
+
+FAILURE = "failure.txt"
+"""Beside the task's `executor_output.json`: one line."""
+
+
+class RecordsProcessor(input_processor.FileBasedInputProcessor):
+    """Tells whether the records have changed as RecordsDriver does, which Vertex has no place for."""
+
+    def resolve_span_and_version(self) -> tuple[int, None]:
+        self._fingerprint = example_gen.fingerprint(self._input_base_uri)
+        return 0, None
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the entry point, and ends the process with its exit code."""
+    role, *arguments = arguments
+    entry = _hook() if role == "hook" else _executor()
+
+    def run(parsed: Any) -> None:
+        try:
+            entry.main(parsed)
+        except Exception as error:
+            told = str(error) if isinstance(error, RetakeError) else f"{type(error).__name__}: {_first_line(error)}"
+            with suppress(Exception):  # What has gone wrong first is what a person has to know.
+                _write_failure(told, parsed if role == "hook" else parsed[0])
+            if not isinstance(error, RetakeError):
+                logging.exception("the task failed")
+            print(told, file=sys.stderr)
+            sys.exit(1)
+
+    app.run(run, argv=[sys.argv[0], *arguments], flags_parser=lambda argv: entry._parse_flags(argv[1:]))
+
+
+def _executor() -> Any:
+    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+
+    return kubeflow_v2_run_executor
+
+
+def _hook() -> Any:
+    from tfx.orchestration.kubeflow.v2.file_based_example_gen import driver
+
+    driver.input_processor.FileBasedInputProcessor = RecordsProcessor
+    return driver
+
+
+def _write_failure(told: str, parsed: Any) -> None:
+    folder = json.loads(parsed.json_serialized_invocation_args)["outputs"]["outputFile"].rpartition("/")[0]
+    tf.io.gfile.makedirs(folder)
+    with tf.io.gfile.GFile(f"{folder}/{FAILURE}", "w") as file:
+        file.write(told)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
