@@ -87,6 +87,7 @@ def build(
     if baseline is BaselineStrategy:
         channels["candidate"] = trainer.outputs["model"]
     resolver = Resolver(strategy_class=baseline, **channels).with_id("Resolver")
+    resolver.add_upstream_node(trainer)
     evaluator = GatedEvaluator(
         examples=examples.outputs["examples"],
         model=trainer.outputs["model"],

@@ -94,11 +94,13 @@ class Progress(logging.Handler):
         else:
             yield
 
-    def done(self, state: str) -> None:
-        """Says how the node went."""
+    def done(self, state: str, node: str | None = None, seconds: float | None = None) -> None:
+        """Says how a node went: the one that is shown, unless another one is named."""
+        node = self._node if node is None else node
+        elapsed = time.monotonic() - self._begun if seconds is None else seconds
         mark = {"complete": "[green]✓[/]", "cached": "[cyan]=[/]"}.get(state, "[red]✗[/]")
-        seconds = "" if state == "cached" else f"{time.monotonic() - self._begun:6.1f} s"
-        self._console.print(f"{mark} {self._node:<17} {state:<9}{seconds}")
+        took = "" if state == "cached" else f"{elapsed:6.1f} s"
+        self._console.print(f"{mark} {node:<17} {state:<9}{took}")
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()

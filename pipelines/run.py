@@ -12,7 +12,7 @@ from pathlib import Path
 from retake import config as configuration
 from retake.errors import RetakeError, UsageError
 
-RUNNERS = ("local", "airflow")
+RUNNERS = ("local", "airflow", "vertex")
 INTERRUPTED = 130
 
 
@@ -27,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.show_config:
             print(configuration.as_yaml(config), end="")
             return 0
-        if config.data.sample and not Path(config.data.location).exists():
+        # Vertex does not see this machine's folders.
+        if config.data.sample and options.runner != "vertex" and not Path(config.data.location).exists():
             from retake import sample
 
             sample.draw(Path(config.data.location).parent)
@@ -81,6 +82,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="airflow: where the DAG file looks for compiled pipelines (default: dags/definitions)",
     )
+    vertex = parser.add_argument_group("vertex", "Places that are neither absolute nor gs:// lie in the bucket.")
+    vertex.add_argument("--project", metavar="ID", help="Google Cloud project: vertex.project")
+    vertex.add_argument("--region", metavar="NAME", help="such as europe-west4: vertex.region")
+    vertex.add_argument("--bucket", metavar="NAME", help="in that region: vertex.bucket")
+    vertex.add_argument("--image", metavar="IMAGE", help="holds this project's code: vertex.image")
+    vertex.add_argument("--service-account", metavar="EMAIL", help="runs the nodes: vertex.service_account")
+    vertex.add_argument("--endpoint", metavar="URL", help="of a local Vertex: vertex.endpoint")
+    vertex.add_argument("--dry-run", action="store_true", help="print the job specification and submit nothing")
+    vertex.add_argument("--wait", action="store_true", help="follow the job to its end")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write the summary as JSON, too")
     parser.add_argument("--verbose", action="store_true", help="show the libraries' own messages")
     return parser
@@ -92,6 +102,12 @@ def _overrides(options: argparse.Namespace) -> list[str]:
         "model.weights": options.weights,
         "pipeline.root": options.root,
         "pusher.destination": options.models,
+        "vertex.project": options.project,
+        "vertex.region": options.region,
+        "vertex.bucket": options.bucket,
+        "vertex.image": options.image,
+        "vertex.service_account": options.service_account,
+        "vertex.endpoint": options.endpoint,
     }
     given = [f"{key}={configuration.quote(value)}" for key, value in places.items() if value is not None]
     if options.data is not None:

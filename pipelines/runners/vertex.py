@@ -1,0 +1,570 @@
+"""The Vertex runner: compiles the pipeline to a job of Vertex AI Pipelines, submits it and follows it to its end.
+
+With `vertex.endpoint` it does the same with a Vertex on this machine, whose nodes see this machine's folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import time
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from pipelines import progress
+from retake import summary as summaries
+from retake import weights as weight_files
+from retake.config import Config, VertexSection
+from retake.errors import RetakeError, UsageError
+from retake.summary import Node, NodeState, Summary
+from retake.weights import Weights
+
+SPECIFICATION = "pipeline.json"
+"""Below `pipeline.root`: the job as it was submitted last, a google.cloud.aiplatform.v1.PipelineJob."""
+
+COMMAND = ["python", "-m", "components.vertex"]
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+GOOGLE_REGISTRIES = r"(?:[\w-]+\.)?gcr\.io|[\w-]+-docker\.pkg\.dev"
+MANIFESTS = ", ".join(
+    [
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    ]
+)
+CONTINENTS = {"US": "us-", "NA": "us-", "EU": "europe-", "AS": "asia-"}
+"""How the names of multi-regions of buckets begin, and those of the regions in them."""
+
+SECONDS = 30
+POLL_SECONDS, POLL_SECONDS_HERE = 10, 0.3
+PATIENCE_SECONDS = 600
+"""How long a job is followed while the service does not answer."""
+
+_STATES: dict[str, NodeState] = {
+    "SUCCEEDED": "complete",
+    "SKIPPED": "cached",
+    "FAILED": "failed",
+    "RUNNING": "running",
+    "CANCEL_PENDING": "running",
+    "CANCELLING": "running",
+    "CANCELLED": "running",
+}
+_ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
+
+_log = logging.getLogger("retake")
+
+
+class Compiled(NamedTuple):
+    """A compiled pipeline.
+
+    Fields:
+      job: a PipelineJob as JSON, with what the configuration gives the runtime parameters.
+      nodes: the pipeline's nodes in their order. A resolver is two tasks of the job.
+    """
+
+    job: dict[str, Any]
+    nodes: list[str]
+
+    @property
+    def text(self) -> str:
+        """The job, the same for the same inputs, byte by byte."""
+        return json.dumps(self.job, indent=1, sort_keys=True) + "\n"
+
+
+def run(config: Config, options: argparse.Namespace, command: str) -> int:
+    """Compiles the pipeline and, but for a dry run, submits it.
+
+    Args:
+      config: the whole configuration.
+      options: `dry_run`, `wait` and `summary` of the command.
+      command: unused; another call makes another job.
+
+    Returns:
+      The exit code: 0 submitted or completed, 1 the job failed, 130 interrupted while it goes on.
+
+    Raises:
+      UsageError: a setting is missing; nothing was started.
+      RetakeError: Google Cloud refuses or cannot be reached; nothing was submitted.
+    """
+    begun = time.monotonic()
+    config = placed(config)
+    if options.dry_run:
+        print(compile(config).text, end="")
+        return 0
+    google = Google(config)
+    google.check()
+    compiled = compile(config)
+    google.upload(compiled, config)
+    name = google.submit(compiled.job)
+    console = Console(highlight=False)
+    console.print(f"[bold]{config.pipeline.name}[/] · job {name}", soft_wrap=True)
+    console.print(google.link(name), soft_wrap=True)
+    if not options.wait:
+        return 0
+    try:
+        job = follow(google, name, compiled.nodes, progress.Progress(console))
+    except KeyboardInterrupt:
+        console.print("Interrupted; the job goes on.")
+        return 130
+    summary = summarize(job, compiled.nodes, google.failure(job))
+    if options.summary:
+        summaries.write(summary, options.summary)
+    console.print()
+    console.print(summaries.render(summary, time.monotonic() - begun, nodes=False))
+    return 0 if summary.state == "complete" else 1
+
+
+def placed(config: Config) -> Config:
+    """The configuration with every place as the nodes see it.
+
+    Raises:
+      UsageError: a setting of `vertex` is missing, or a place is a folder that the nodes do not see.
+    """
+    vertex = config.vertex
+    for name in ("project", "region", "image"):
+        if not getattr(vertex, name):
+            raise UsageError(f"vertex.{name} is missing; give it with --{name}")
+
+    def place(key: str, given: str) -> str:
+        if Path(given).is_absolute() and not _here(vertex):
+            raise UsageError(f"{key} {given} is a folder that Vertex does not see; give a gs:// place")
+        if "://" in given or Path(given).is_absolute():
+            return given
+        if not vertex.bucket:
+            raise UsageError(f"{key} {given} lies in a bucket, and vertex.bucket is missing; give it with --bucket")
+        return f"gs://{vertex.bucket}/{given}"
+
+    root = place("pipeline.root", config.pipeline.root)
+    stand_for = {**vertex.model_dump(include={"project", "region", "image", "service_account"}), "root": root}
+    arguments = [_filled(argument, stand_for) for argument in config.beam.arguments]
+    return config.model_copy(
+        update={
+            "pipeline": config.pipeline.model_copy(update={"root": root}),
+            "data": config.data.model_copy(update={"location": place("data.location", config.data.location)}),
+            "pusher": config.pusher.model_copy(
+                update={"destination": place("pusher.destination", config.pusher.destination)}
+            ),
+            "beam": config.beam.model_copy(update={"arguments": arguments}),
+        }
+    )
+
+
+def _filled(text: str, stand_for: dict[str, str]) -> str:
+    for name, value in stand_for.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+def _here(vertex: VertexSection) -> bool:
+    return vertex.endpoint.startswith("http://")
+
+
+def compile(config: Config) -> Compiled:
+    """Compiles the pipeline, without a network.
+
+    Args:
+      config: with `placed` places.
+
+    Raises:
+      UsageError: `vertex.machines` names what is not a node.
+      RetakeError: the weights file cannot be read.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    weights = weights_of(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Google's clients on what Python they are going to need.
+        from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
+        from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
+
+        from pipelines import factory
+
+    pipeline = factory.build(config, config.pipeline.root, weights, LatestBlessedModelStrategy)
+    settings = kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
+        default_image=config.vertex.image, default_commands=[*COMMAND, "executor"], use_pipeline_spec_2_1=True
+    )
+    job = kubeflow_v2_dag_runner.KubeflowV2DagRunner(settings).run(
+        pipeline, parameter_values=factory.parameters(config), write_out=False
+    )
+    job["labels"] = {**job["labels"], **config.vertex.labels}
+    job["runtimeConfig"]["failurePolicy"] = "PIPELINE_FAILURE_POLICY_FAIL_FAST"
+    if config.vertex.service_account:
+        job["serviceAccount"] = config.vertex.service_account
+    tasks = job["pipelineSpec"]["root"]["dag"]["tasks"]
+    executors = job["pipelineSpec"]["deploymentSpec"]["executors"]
+    nodes = [component.id for component in pipeline.components]
+    containers = {node: executors[f"{node}_executor"]["container"] for node in nodes if node in tasks}
+    containers["ExampleGen"]["lifecycle"]["preCacheCheck"]["command"] = [*COMMAND, "hook"]
+    _judge_against_another(job["pipelineSpec"])
+    # A model must not be pushed before the statistics are validated.
+    tasks["Pusher"]["dependentTasks"] = sorted({*tasks["Pusher"]["dependentTasks"], "ExampleValidator"})
+    machines = config.vertex.machines
+    if unknown := sorted(set(machines) - {"*", *containers}):
+        raise UsageError(
+            f"vertex.machines: there is no node {', '.join(unknown)}; there are * and {', '.join(containers)}"
+        )
+    for node, container in containers.items():
+        if machine := machines.get(node, machines.get("*")):
+            container["resources"] = {"cpuLimit": machine.cpus, "memoryLimit": machine.memory_gb}
+            if machine.accelerator:
+                accelerator = {"type": machine.accelerator, "count": str(machine.accelerators)}
+                container["resources"]["accelerator"] = accelerator
+        if config.vertex.retries:
+            tasks[node]["retryPolicy"] = {"maxRetryCount": config.vertex.retries}
+    return Compiled(job, nodes)
+
+
+def _judge_against_another(specification: dict[str, Any]) -> None:
+    """Makes the baseline the model that was blessed last besides the candidate, as BaselineStrategy does elsewhere.
+
+    TFX's query takes the last of all. A run with nothing new would compare its cached model with itself, and push it
+    again. And nothing lets it wait for the candidate.
+    """
+    resolver, resolved = "Resolver-model-blessing-resolver", "model_blessing"
+    specification["components"][resolver]["inputDefinitions"] = {
+        "artifacts": {"candidate": specification["components"]["Evaluator"]["inputDefinitions"]["artifacts"]["model"]}
+    }
+    task = specification["root"]["dag"]["tasks"][resolver]
+    candidate = {"producerTask": "Trainer", "outputArtifactKey": "model"}
+    task["inputs"] = {"artifacts": {"candidate": {"taskOutputArtifact": candidate}}}
+    task["dependentTasks"] = ["Trainer"]
+    executor = specification["deploymentSpec"]["executors"][f"{resolver}_executor"]
+    query = executor["resolver"]["outputArtifactQueries"][resolved]
+    query["filter"] += " AND metadata.current_model.string_value!=\"{{$.inputs.artifacts['candidate'].uri}}\""
+
+
+def weights_of(config: Config) -> Weights:
+    """What `model.weights` comes to, as the nodes see it; a file of this machine is uploaded with the job.
+
+    Raises:
+      RetakeError: the weights file cannot be read.
+    """
+    if _here(config.vertex):
+        return weight_files.resolve(config.model)
+    if config.model.weights == "auto" and config.model.backbone != "LeNet5":
+        return Weights("imagenet", "")  # What can be had from here says nothing of what can be had there.
+    weights, fingerprint = weight_files.resolve(config.model)
+    if fingerprint:
+        # Where the service shows buckets to every node as folders.
+        root = config.pipeline.root.removeprefix("gs://")
+        weights = f"/gcs/{root}/weights/{fingerprint[:16]}-{Path(weights).name}"
+    return Weights(weights, fingerprint)
+
+
+class Google:
+    """Google Cloud, or what stands for it on this machine.
+
+    Args:
+      config: with `placed` places.
+
+    Raises:
+      RetakeError: there are no credentials.
+    """
+
+    def __init__(self, config: Config):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import google.auth
+            from google.api_core.client_options import ClientOptions
+            from google.auth.credentials import AnonymousCredentials
+            from google.cloud import aiplatform_v1, storage
+
+        self._vertex, self._root = config.vertex, config.pipeline.root
+        stored_here = "STORAGE_EMULATOR_HOST" in os.environ or not self._root.startswith("gs://")
+        self._credentials: Any = AnonymousCredentials()
+        if not (_here(config.vertex) and stored_here):
+            with _explained("looking for credentials"):
+                self._credentials, _ = google.auth.default(scopes=[SCOPE])
+        self._storage = storage.Client(
+            self._vertex.project, credentials=AnonymousCredentials() if stored_here else self._credentials
+        )
+        self._jobs = aiplatform_v1.PipelineServiceClient(
+            transport="rest",
+            credentials=AnonymousCredentials() if _here(self._vertex) else self._credentials,
+            client_options=ClientOptions(
+                api_endpoint=self._vertex.endpoint or f"https://{self._vertex.region}-aiplatform.googleapis.com"
+            ),
+        )
+
+    def check(self) -> None:
+        """Finds out in a moment what the service would find out after minutes.
+
+        Raises:
+          RetakeError: the bucket or the image is not there, not permitted, or in another region.
+        """
+        from google.api_core.exceptions import NotFound
+
+        if self._root.startswith("gs://"):
+            name, region = self._bucket, self._vertex.region
+            with _explained(f"reading of bucket {name}"):
+                try:
+                    bucket = self._storage.get_bucket(name, timeout=SECONDS, retry=None)
+                except NotFound:
+                    raise RetakeError(
+                        f"bucket {name} is not there; make it with: "
+                        f"gcloud storage buckets create gs://{name} --location={region}"
+                    ) from None
+            if not _here(self._vertex) and _is_elsewhere(bucket.location, bucket.location_type, region):
+                raise RetakeError(
+                    f"bucket {name} is in {bucket.location.lower()}, and the job would run in {region}: "
+                    "give a bucket of that region with --bucket, or another region with --region"
+                )
+        if (manifest := _manifest(self._vertex.image)) and not _here(self._vertex):
+            self._check_image(manifest)
+
+    @property
+    def _bucket(self) -> str:
+        return self._root.removeprefix("gs://").partition("/")[0]
+
+    def _check_image(self, manifest: str) -> None:
+        from google.auth.transport.requests import AuthorizedSession
+
+        image = self._vertex.image
+        with _explained(f"reading of image {image}"):
+            answer = AuthorizedSession(self._credentials).head(manifest, headers={"Accept": MANIFESTS}, timeout=SECONDS)
+        if answer.status_code == 404:
+            raise RetakeError(f"image {image} is not there; push it, or give another one with --image")
+        if answer.status_code in (401, 403):
+            raise RetakeError(f"reading of image {image} is not permitted; ask for the role Artifact Registry Reader")
+
+    def upload(self, compiled: Compiled, config: Config) -> None:
+        """Puts the job's specification, and a weights file that it needs, below `pipeline.root`.
+
+        Raises:
+          RetakeError: it cannot be written there.
+        """
+        weights, fingerprint = weights_of(config)
+        if fingerprint and weights.startswith("/gcs/"):
+            with _explained(f"writing to bucket {self._bucket}"):
+                blob = self._storage.bucket(self._bucket).blob(weights.removeprefix(f"/gcs/{self._bucket}/"))
+                if not blob.exists(timeout=SECONDS):
+                    blob.upload_from_filename(config.model.weights)
+        if self._root.startswith("gs://"):
+            with _explained(f"writing to bucket {self._bucket}"):
+                blob = self._storage.bucket(self._bucket).blob(f"{self._prefix}/{SPECIFICATION}")
+                blob.upload_from_string(compiled.text, content_type="application/json", timeout=SECONDS)
+            return
+        try:
+            Path(self._root).mkdir(parents=True, exist_ok=True)
+            (Path(self._root) / SPECIFICATION).write_text(compiled.text)
+        except OSError as error:
+            raise RetakeError(f"pipeline.root {self._root} cannot be written to ({error.strerror})") from None
+
+    @property
+    def _prefix(self) -> str:
+        return self._root.removeprefix(f"gs://{self._bucket}/")
+
+    def submit(self, job: dict[str, Any]) -> str:
+        """Makes a job.
+
+        Returns:
+          Its resource name.
+
+        Raises:
+          RetakeError: the service refuses it or cannot be reached.
+        """
+        from google.cloud import aiplatform_v1
+
+        vertex = self._vertex
+        job_id = f"{job['displayName']}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+        with _explained(f"starting of a job in {vertex.region} of project {vertex.project}"):
+            made = self._jobs.create_pipeline_job(
+                parent=f"projects/{vertex.project}/locations/{vertex.region}",
+                pipeline_job=aiplatform_v1.PipelineJob.from_json(json.dumps(job)),
+                pipeline_job_id=job_id,
+                timeout=SECONDS,
+            )
+        return made.name
+
+    def link(self, name: str) -> str:
+        """The page of a job."""
+        if self._vertex.endpoint:
+            return self._vertex.endpoint
+        page = f"locations/{self._vertex.region}/pipelines/runs/{name.rpartition('/')[2]}"
+        return f"https://console.cloud.google.com/vertex-ai/{page}?project={self._vertex.project}"
+
+    def job(self, name: str) -> Any:
+        """A PipelineJob as it is now. A service that does not answer is asked again for minutes.
+
+        Raises:
+          RetakeError: it refuses, or cannot be reached for long.
+        """
+        import requests
+        from google.api_core import exceptions, retry
+        from google.auth.exceptions import TransportError
+
+        passing = (
+            exceptions.ServerError,
+            exceptions.TooManyRequests,
+            requests.exceptions.ConnectionError,
+            requests.exceptions.Timeout,
+            TransportError,
+        )
+        again = retry.Retry(retry.if_exception_type(*passing), maximum=10, timeout=PATIENCE_SECONDS)
+        with _explained(f"following of job {name}, which goes on,"):
+            return self._jobs.get_pipeline_job(name=name, retry=again, timeout=SECONDS)
+
+    @property
+    def poll_seconds(self) -> float:
+        return POLL_SECONDS_HERE if _here(self._vertex) else POLL_SECONDS
+
+    def failure(self, job: Any) -> str | None:
+        """Why a job failed, in its node's own words where the node wrote them; None where it did not fail."""
+        if job.state.name == "PIPELINE_STATE_SUCCEEDED":
+            return None
+        if job.state.name == "PIPELINE_STATE_CANCELLED":
+            return "the job was cancelled"
+        job_id = job.name.rpartition("/")[2]
+        failed = [task for task in job.job_detail.task_details if task.state.name == "FAILED"]
+        for task in failed:
+            with suppress(Exception):  # The service's words will do.
+                if words := self._words(f"*/{job_id}/{task.task_name}_*/failure.txt"):
+                    return words
+        said = [task.error.message for task in failed] + [job.error.message]
+        return next((message for message in said if message), "the service does not say why")
+
+    def _words(self, pattern: str) -> str | None:
+        """What components.vertex wrote beside a task's output."""
+        if not self._root.startswith("gs://"):
+            return next((file.read_text() for file in Path(self._root).glob(pattern)), None)
+        found = self._storage.list_blobs(self._bucket, match_glob=f"{self._prefix}/{pattern}", timeout=SECONDS)
+        return next((blob.download_as_text(timeout=SECONDS) for blob in found), None)
+
+
+def _manifest(image: str) -> str | None:
+    """Where a registry that takes Google's credentials says whether it has an image; None for other registries."""
+    found = re.fullmatch(rf"({GOOGLE_REGISTRIES})/([^:@]+)(?::([^:@]+))?(?:@(.+))?", image)
+    if not found:
+        return None
+    host, name, tag, digest = found.groups()
+    return f"https://{host}/v2/{name}/manifests/{digest or tag or 'latest'}"
+
+
+def _is_elsewhere(location: str, location_type: str, region: str) -> bool:
+    if location_type == "region":
+        return location.lower() != region
+    return not region.startswith(CONTINENTS.get(location[:2], ""))
+
+
+@contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    """Says in one message what Google's clients raise in many ways."""
+    import requests
+    from google.api_core import exceptions as api
+    from google.auth import exceptions as auth
+
+    login = "gcloud auth application-default login"
+    unreachable = (
+        auth.TransportError,
+        requests.exceptions.ConnectionError,
+        requests.exceptions.Timeout,
+        api.RetryError,
+        api.ServiceUnavailable,
+    )
+    try:
+        yield
+    except auth.DefaultCredentialsError:
+        raise RetakeError(f"there are no Google Cloud credentials; log in with: {login}") from None
+    except auth.RefreshError as error:
+        raise RetakeError(
+            f"the Google Cloud credentials do not count ({_words(error)}); log in with: {login}"
+        ) from None
+    except unreachable as error:
+        raise RetakeError(f"{doing}: the service cannot be reached ({_words(error)}); is the network there?") from None
+    except (api.Forbidden, api.Unauthorized) as error:
+        raise RetakeError(f"{doing} is not permitted: {_words(error)}") from None
+    except api.GoogleAPICallError as error:
+        raise RetakeError(f"{doing} was refused: {_words(error)}") from None
+
+
+def _words(error: Exception) -> str:
+    """The first line of what an error says, without the request that it answers."""
+    text = str(getattr(error, "message", None) or error).strip() or type(error).__name__
+    return re.sub(r"^(?:GET|POST|PUT) https?://\S+: ", "", text.splitlines()[0])[:500]
+
+
+def follow(google: Google, name: str, nodes: list[str], show: progress.Progress) -> Any:
+    """Shows how a job's nodes come to their ends.
+
+    Returns:
+      The PipelineJob at its end.
+    """
+    told: set[str] = set()
+    with show.node("Vertex"):
+        while True:
+            job = google.job(name)
+            now = _nodes(job, nodes)
+            for node in now:
+                if node.id not in told and node.state in ("complete", "cached", "failed"):
+                    show.done(node.state, node.id, node.seconds)
+                    told.add(node.id)
+            if job.state.name.removeprefix("PIPELINE_STATE_") in _ENDED:
+                return job
+            _log.debug("%s", ", ".join(node.id for node in now if node.state == "running") or "waiting")
+            time.sleep(google.poll_seconds)
+
+
+def summarize(job: Any, nodes: list[str], failure: str | None = None) -> Summary:
+    """The summary of a job, finished or not.
+
+    Args:
+      job: a google.cloud.aiplatform_v1.PipelineJob.
+      nodes: the pipeline's nodes in their order.
+      failure: why the job failed, if it did.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for task in job.job_detail.task_details:
+        if not _is_of(task.task_name, "Resolver"):
+            for key, output in task.outputs.items():
+                for artifact in output.artifacts:
+                    found[key] = dict(artifact.metadata or {})
+    counts = _json(found, "examples", "counts") or {}
+    blessing = found.get("blessing", {})
+    return Summary(
+        run_id=job.name.rpartition("/")[2],
+        runner="vertex",
+        state="complete" if job.state.name == "PIPELINE_STATE_SUCCEEDED" else "failed",
+        nodes=_nodes(job, nodes),
+        examples=counts.get("examples", {}),
+        dropped=counts.get("dropped", {}),
+        metrics=_json(found, "evaluation", "metrics"),
+        baseline_metrics=_json(found, "evaluation", "baseline_metrics"),
+        blessed=bool(blessing["blessed"]) if "blessed" in blessing else None,
+        reason=failure or blessing.get("reason"),
+        pushed_model=found.get("pushed_model", {}).get("pushed_destination"),
+    )
+
+
+def _json(found: dict[str, dict[str, Any]], key: str, name: str) -> Any:
+    text = found.get(key, {}).get(name)
+    return json.loads(text) if text else None
+
+
+def _nodes(job: Any, nodes: list[str]) -> list[Node]:
+    """What became of the nodes; a resolver only looks up, so it counts as cached where all before it is."""
+    made: list[Node] = []
+    for node in nodes:
+        tasks = [task for task in job.job_detail.task_details if _is_of(task.task_name, node)]
+        states = {_STATES.get(task.state.name, "not run") for task in tasks}
+        order: tuple[NodeState, ...] = ("failed", "running", "not run", "complete", "cached")
+        state = next((state for state in order if state in states), "not run")
+        if node == "Resolver" and state == "complete" and all(before.cached for before in made):
+            state = "cached"
+        ended = [task for task in tasks if task.start_time and task.end_time]
+        seconds = sum((task.end_time - task.start_time).total_seconds() for task in ended) if ended else None
+        made.append(Node(id=node, state=state, seconds=seconds, cached=state == "cached"))
+    return made
+
+
+def _is_of(task: str, node: str) -> bool:
+    """A resolver NODE is the tasks NODE-model-resolver and NODE-model-blessing-resolver."""
+    return task == node or task.startswith(f"{node}-")
