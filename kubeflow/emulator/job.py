@@ -10,6 +10,7 @@ import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,7 @@ class Job:
     def _resolve(self, resolver: Document, view: Document) -> Outcome:
         def query(spec: Document) -> list[Document]:
             try:
-                filter_ = substitute(spec.get("filter", ""), lambda path: walk(view, path))
+                filter_ = substitute(spec.get("filter", ""), partial(_find, view))
             except LookupError:  # What it asks about was not found itself.
                 return []
             return self._store.artifacts(self._context, filter_, int(spec.get("limit") or 1))
@@ -341,13 +342,7 @@ class Job:
             }
             if path in known:
                 return known[path]
-            artifact = re.fullmatch(r"(\.(?:in|out)puts\.artifacts\['[^']*'\])\.(\w+)(.*)", path)
-            if not artifact:
-                return walk(view, path)
-            one = walk(view, f"{artifact[1]}.artifacts[0]")
-            if artifact[2] == "value" and one:
-                return files.read(one["uri"]) or files.read(f"{one['uri']}/value")
-            return walk(one, f".{'uri' if artifact[2] == 'path' else artifact[2]}{artifact[3]}")
+            return _find(view, path)
 
         if not container.get("command"):
             raise TaskError("it names no command, and the entry point of its image is not known here")
@@ -517,6 +512,17 @@ def plain(value: Any) -> Any:
 def resource(artifact: Document) -> Document:
     """An artifact as the API shows it."""
     return {key: value for key, value in artifact.items() if key != "type"}
+
+
+def _find(view: Document, path: str) -> Any:
+    """What a placeholder stands for, None for nothing; an artifact's name is short for the first of its list."""
+    short = re.fullmatch(r"(\.(?:in|out)puts\.artifacts\['[^']*'\])\.(?!artifacts)(\w+)(.*)", path)
+    if not short:
+        return walk(view, path)
+    artifact, name = walk(view, f"{short[1]}.artifacts[0]"), short[2]
+    if name == "value" and artifact:
+        return files.read(artifact["uri"]) or files.read(f"{artifact['uri']}/value")
+    return walk(artifact, f".{'uri' if name == 'path' else name}{short[3]}")
 
 
 def _inputs(task: Document, kind: str) -> Any:
