@@ -104,10 +104,15 @@ class Progress(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        now = time.monotonic()
         if record.levelno >= logging.INFO:
             self._say(message)
-        elif self._spinner is not None:
+        else:
+            self.passing(message)
+
+    def passing(self, message: str) -> None:
+        """Says what the running node does now."""
+        now = time.monotonic()
+        if self._spinner is not None:
             text = Text.assemble(f"{self._node} ", (f"{message} · {now - self._begun:.0f} s", "dim"))
             self._spinner.update(text=text)
         elif now - self._said > QUIET_SECONDS:

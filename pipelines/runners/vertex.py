@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
+import posixpath
 import re
 import time
 import uuid
@@ -61,8 +61,6 @@ _STATES: dict[str, NodeState] = {
 }
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 
-_log = logging.getLogger("retake")
-
 
 class Compiled(NamedTuple):
     """A compiled pipeline.
@@ -102,7 +100,7 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
         print(compile(config).text, end="")
         return 0
     google = Google(config)
-    google.check()
+    google.check(config.data.location)
     compiled = compile(config)
     google.upload(compiled, config)
     name = google.submit(compiled.job)
@@ -114,7 +112,7 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
     try:
         job = follow(google, name, compiled.nodes, progress.Progress(console))
     except KeyboardInterrupt:
-        console.print("Interrupted; the job goes on.")
+        console.print(f"Interrupted. The job goes on: {google.link(name)}", soft_wrap=True)
         return 130
     summary = summarize(job, compiled.nodes, google.failure(job))
     if options.summary:
@@ -142,7 +140,7 @@ def placed(config: Config) -> Config:
             return given
         if not vertex.bucket:
             raise UsageError(f"{key} {given} lies in a bucket, and vertex.bucket is missing; give it with --bucket")
-        return f"gs://{vertex.bucket}/{given}"
+        return f"gs://{vertex.bucket}/{posixpath.normpath(given)}"
 
     root = place("pipeline.root", config.pipeline.root)
     stand_for = {**vertex.model_dump(include={"project", "region", "image", "service_account"}), "root": root}
@@ -295,13 +293,16 @@ class Google:
             ),
         )
 
-    def check(self) -> None:
+    def check(self, data: str) -> None:
         """Finds out in a moment what the service would find out after minutes.
 
+        Args:
+          data: the data location.
+
         Raises:
-          RetakeError: the bucket or the image is not there, not permitted, or in another region.
+          RetakeError: the bucket, the image or the data is not there, not permitted, or in another region.
         """
-        from google.api_core.exceptions import NotFound
+        from google.api_core.exceptions import Forbidden, NotFound
 
         if self._root.startswith("gs://"):
             name, region = self._bucket, self._vertex.region
@@ -320,6 +321,17 @@ class Google:
                 )
         if (manifest := _manifest(self._vertex.image)) and not _here(self._vertex):
             self._check_image(manifest)
+        if data.startswith("gs://"):
+            bucket, _, prefix = f"{data.rstrip('/')}/".removeprefix("gs://").partition("/")
+            # Only the nodes need to be allowed to look there.
+            with _explained(f"reading of {data}"), suppress(Forbidden):
+                if not list(
+                    self._storage.list_blobs(bucket, prefix=prefix, max_results=1, timeout=SECONDS, retry=None)
+                ):
+                    raise RetakeError(
+                        f"data location {data} holds nothing; copy records there with: "
+                        f"gcloud storage cp --recursive DIR {data}"
+                    )
 
     @property
     def _bucket(self) -> str:
@@ -410,7 +422,7 @@ class Google:
             TransportError,
         )
         again = retry.Retry(retry.if_exception_type(*passing), maximum=10, timeout=PATIENCE_SECONDS)
-        with _explained(f"following of job {name}, which goes on,"):
+        with _explained(f"following of job {name} (it goes on)"):
             return self._jobs.get_pipeline_job(name=name, retry=again, timeout=SECONDS)
 
     @property
@@ -509,7 +521,8 @@ def follow(google: Google, name: str, nodes: list[str], show: progress.Progress)
                     told.add(node.id)
             if job.state.name.removeprefix("PIPELINE_STATE_") in _ENDED:
                 return job
-            _log.debug("%s", ", ".join(node.id for node in now if node.state == "running") or "waiting")
+            running = ", ".join(node.id for node in now if node.state == "running")
+            show.passing(f"runs {running}" if running else "waits")
             time.sleep(google.poll_seconds)
 
 

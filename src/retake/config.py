@@ -215,7 +215,7 @@ class VertexSection(Section):
     image: str = Field("", description="Container image with this project's code, which every node runs.")
     service_account: str = Field("", description="Whom the nodes run as; empty for the project's default.")
     endpoint: str = Field(
-        "", description="Another address of the service, such as http://127.0.0.1:8080 of the local Vertex."
+        "", description="Another address of the service, such as http://127.0.0.1:8480 of the local Vertex."
     )
     labels: dict[Label, Label] = Field({}, description="Labels of the job, for bills and searches.")
     machines: dict[str, Machine] = Field(

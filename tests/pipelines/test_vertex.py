@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from colours import CLASSES, coloured, config, write_records
-from runner_contract import BROKEN, FIELDS, NODES, Place, make_place
+from runner_contract import BROKEN, FIELDS, NODES, Outcome, Place, RunnerContract, Start, make_place
 
 from pipelines import run as command
 from pipelines.runners import vertex
@@ -34,6 +34,7 @@ SERVICE = {
     "bucket": "my-bucket",
     "image": "registry.example/retake:1",
 }
+DATA = "gs://my-bucket/data"
 JOB = "projects/123/locations/europe-west4/pipelineJobs"
 
 
@@ -387,7 +388,7 @@ class TestErrors:
         with server(lambda *_: answer) as storage:
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage)
             with pytest.raises(RetakeError, match=re.escape(told)):
-                vertex.Google(settings()).check()
+                vertex.Google(settings()).check(DATA)
 
     @pytest.mark.parametrize(
         ("location", "kind"), [("EUROPE-WEST4", "region"), ("EU", "multi-region"), ("EUR4", "dual-region")]
@@ -395,9 +396,10 @@ class TestErrors:
     def test_a_bucket_in_reach_of_the_region_will_do(
         self, cloud: None, monkeypatch: pytest.MonkeyPatch, location: str, kind: str
     ) -> None:
-        with server(lambda *_: (200, {"location": location, "locationType": kind})) as storage:
+        answer = {"location": location, "locationType": kind, "items": [{"name": "data/first.tfrecord"}]}
+        with server(lambda *_: (200, answer)) as storage:
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage)
-            vertex.Google(settings()).check()
+            vertex.Google(settings()).check(DATA)
 
     @pytest.mark.parametrize(
         ("status", "told"), [(404, "retake:1 is not there; push it"), (403, "retake:1 is not permitted"), (200, None)]
@@ -463,12 +465,18 @@ class TestBucket:
         weights.write_bytes(b"weights")
         there = settings(model={"backbone": "MobileNetV2", "weights": str(weights)})
         google = vertex.Google(settings(vertex={"endpoint": "http://127.0.0.1:9"}))
-        google.check()
+        bucket.blob("data/first.tfrecord").upload_from_string("records")
+        google.check(DATA)
         google.upload(compiled, there)
         assert bucket.blob("runs/colours/pipeline.json").download_as_text() == compiled.text
         [uploaded] = bucket.client.list_blobs("my-bucket", prefix="runs/colours/weights/")
         assert uploaded.download_as_bytes() == b"weights"
         assert vertex.weights_of(there).weights == f"/gcs/my-bucket/{uploaded.name}"
+
+    def test_a_data_location_with_nothing_in_it_is_told_before_a_machine_is_paid_for(self, bucket: Any) -> None:
+        google = vertex.Google(settings(vertex={"endpoint": "http://127.0.0.1:9"}))
+        with pytest.raises(RetakeError, match="gs://my-bucket/nothing holds nothing; copy records there with: gcloud"):
+            google.check("gs://my-bucket/nothing")
 
     def test_a_failed_task_is_told_in_its_own_words(self, bucket: Any) -> None:
         bucket.blob("runs/colours/123/one/ExampleGen_77/failure.txt").upload_from_string("broken.tfrecord is cut off")
@@ -560,18 +568,17 @@ class TestSummary:
 class Service:
     """A PipelineService with one job, which has come further each time that somebody asks."""
 
-    def __init__(self, *states: dict[str, Any]):
+    def __init__(self, made: dict[str, Any], *asked: dict[str, Any] | tuple[int, Any]):
         self.submitted: dict[str, Any] = {}
-        self._states = list(states)
+        self._made, self._asked = made, list(asked)
 
     def __call__(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
         if method == "POST":
             assert path.startswith("/v1/projects/my-project/locations/europe-west4/pipelineJobs?pipelineJobId=colours-")
             self.submitted = json.loads(body)
-            return 200, self._states[0]
-        if len(self._states) > 1:
-            self._states.pop(0)
-        return 200, self._states[0]
+            return 200, self._made
+        answer = self._asked.pop(0)
+        return answer if isinstance(answer, tuple) else (200, answer)
 
 
 class TestSubmitted:
@@ -604,12 +611,15 @@ class TestSubmitted:
         service = Service(
             as_json("PENDING"),
             as_json("RUNNING", ExampleGen="RUNNING"),
+            refusal(503, "UNAVAILABLE", "The service is asked again."),
             as_json("RUNNING", **BEFORE),
             as_json("SUCCEEDED", **done),
         )
         with server(service) as endpoint:
             assert self.run(place, endpoint, "--wait", "--summary", str(place.folder / "summary.json")) == 0
-        lines = capsys.readouterr().out.splitlines()
+        told = capsys.readouterr()
+        assert told.err == ""
+        lines = told.out.splitlines()
         assert [line.split()[1] for line in lines if line.startswith("✓")] == NODES
         assert "Run colours-1 complete · vertex" in "\n".join(lines)
         assert json.loads((place.folder / "summary.json").read_text())["blessed"] is True
@@ -623,3 +633,46 @@ class TestSubmitted:
         with server(Service(as_json("PENDING"), as_json("FAILED", ExampleGen="FAILED"))) as endpoint:
             assert self.run(place, endpoint, "--wait") == 1
         assert "Failed at ExampleGen: broken.tfrecord is cut off" in capsys.readouterr().out
+
+
+class TestVertex(RunnerContract):
+    """The contract, kept with the Vertex of this machine, which runs what the service would run."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def start(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+        emulator = subprocess.Popen(
+            [sys.executable, "-m", "kubeflow.emulator", "--root", tmp_path_factory.mktemp("vertex"), "--port", "0"],
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert emulator.stdout
+        endpoint = re.search(r"http://[\w.:]+", emulator.stdout.readline())
+        assert endpoint
+
+        def start(place: Place, *sets: str) -> Outcome:
+            file = place.folder / "summary.json"
+            file.unlink(missing_ok=True)
+            given = options("--config", str(place.config), *(f"--set={each}" for each in sets), bucket="")
+            ended = subprocess.run(
+                [
+                    sys.executable,
+                    "-m",
+                    "pipelines.run",
+                    *given,
+                    f"--endpoint={endpoint[0]}",
+                    "--wait",
+                    f"--summary={file}",
+                ],
+                cwd=PROJECT,
+                capture_output=True,
+                text=True,
+                timeout=900,
+            )
+            summary = json.loads(file.read_text()) if file.exists() else None
+            return Outcome(ended.returncode, summary, ended.stdout + ended.stderr)
+
+        yield start
+        emulator.terminate()
+        emulator.wait(timeout=30)
