@@ -30,7 +30,7 @@ FINAL = (*DONE, "FAILED", "CANCELLED", "NOT_TRIGGERED")
 _EXECUTION = {"PENDING": "NEW", "NOT_TRIGGERED": "NEW", "SUCCEEDED": "COMPLETE", "SKIPPED": "CACHED"}
 """States of a task's execution, where they are not called the same."""
 # google.rpc.Code: Vertex has FAILED_PRECONDITION for jobs and tasks that failed.
-_CANCELLED, _FAILED, _UNAVAILABLE = 1, 9, 14
+_CANCELLED, _FAILED, _INTERNAL, _UNAVAILABLE = 1, 9, 13, 14
 
 
 class TaskError(Exception):
@@ -82,17 +82,20 @@ class Job:
                 if "executorDetail" in detail:
                     message = "The emulator was ended while the task ran; it is run again."
                     self._enter(detail, "PENDING", {"code": _UNAVAILABLE, "message": message})
-        if self._document["state"] == "PIPELINE_STATE_CANCELLING":
-            self.processes.stopped.set()
-        else:
-            self._change(
-                self._document, state="PIPELINE_STATE_RUNNING", startTime=self._document.get("startTime", now())
-            )
+        with self._lock:
+            if self._document["state"] == "PIPELINE_STATE_CANCELLING":
+                self.processes.stopped.set()
+            else:
+                started = self._document.get("startTime", now())
+                self._change(self._document, state="PIPELINE_STATE_RUNNING", startTime=started)
         root = self._detail(self._id, self._id, {}, "system.Run")
         scope = Scope(root, parameters=self._given())
         self._execution(root, "input:", scope.parameters)
         self._enter(root, "RUNNING")
-        outcome = self._run_graph(self._spec["root"], scope)
+        try:
+            outcome = self._run_graph(self._spec["root"], scope)
+        except Exception as error:
+            outcome = Outcome("FAILED", error={"code": _INTERNAL, "message": f"{type(error).__name__}: {error}"})
         self._finish(root, outcome)
         if self.left:
             return

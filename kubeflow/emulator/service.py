@@ -80,7 +80,10 @@ class Emulator:
         pipeline = re.sub("[^a-z0-9]+", "-", str(walk(body, ".pipelineSpec.pipelineInfo.name")).lower()).strip("-")
         job_id = query.get("pipelineJobId") or f"{pipeline}-{re.sub('[^0-9]', '', now())}"
         document = {key: value for key, value in body.items() if key not in _OUTPUT_ONLY}
-        check(job_id, document)
+        try:
+            check(job_id, document)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise invalid(f"The PipelineJob is malformed ({type(error).__name__}: {error}).") from None
         contexts = f"{parent}/metadataStores/default/contexts"
         document |= {
             "name": f"{parent}/pipelineJobs/{job_id}",
@@ -241,6 +244,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", f"{type_}; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Content-Security-Policy", "default-src 'self'; img-src data:; frame-ancestors 'none'")
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.end_headers()
         self.wfile.write(body)

@@ -26,12 +26,13 @@ def now() -> str:
 
 
 class Store:
-    """Documents as the API shows them. Every change is on disk when the call returns."""
+    """Documents as the API shows them. Every change outlives this process when the call returns."""
 
     def __init__(self, file: Path | str) -> None:
         self._lock = threading.RLock()
         self._database = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
         self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")
         self._database.executescript(_TABLES)
 
     def _execute(self, statement: str, *values: Any) -> list[Any]:

@@ -381,6 +381,8 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda job: job["pipelineSpec"]["deploymentSpec"]["executors"].pop("A_executor"),
         "names the executor",
     ),
+    "what has another form": (lambda job: job["pipelineSpec"]["root"].update(dag=[]), "no tasks"),
+    "tasks in a list": (lambda job: job["pipelineSpec"]["root"]["dag"].update(tasks=["A"]), "malformed"),
     "a label that is none": (lambda job: job.update(labels={"UPPER": "x"}), "Invalid label"),
 }
 
