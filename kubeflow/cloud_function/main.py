@@ -140,7 +140,7 @@ def settings_from(environment: dict[str, str]) -> Settings:
         prefix=f"{prefix}/" if prefix else "",
         job=take("RETAKE_JOB", r"gs://[^/\s]+/\S+", "the gs:// place of the compiled job"),
         data=take("RETAKE_DATA", r"\S+", "a place", f"gs://{bucket}/{prefix}".rstrip("/")),
-        models=take("RETAKE_MODELS", r"\S+", "the gs:// prefix of pushed models"),
+        models=take("RETAKE_MODELS", r"\S+", "a place", ""),
         project=take("RETAKE_PROJECT", r"[a-z][-a-z0-9]{4,28}[a-z0-9]", "a project's id"),
         region=region,
         service_account=take("RETAKE_SERVICE_ACCOUNT", r"[^@\s]+@[^@\s]+", "a service account's address", ""),
@@ -311,7 +311,7 @@ def window_over(end: datetime, about: dict[str, str]) -> None:
 def start(run: str, about: dict[str, str]) -> None:
     """Submits the compiled job, once, however often it is called for the same run."""
     job = compiled_job()
-    parameters = {"data": SETTINGS.data, "models": SETTINGS.models}
+    parameters = {"data": SETTINGS.data} | ({"models": SETTINGS.models} if SETTINGS.models else {})
     config = job.get("runtimeConfig", {})
     # Vertex takes typed values for the schema before 2.1, and plain ones since.
     if job["pipelineSpec"].get("schemaVersion", "") < "2.1":
@@ -346,7 +346,7 @@ def compiled_job() -> dict[str, Any]:
     try:
         job = json.loads(content)
         if isinstance(job["pipelineSpec"], dict):
-            return {key: job[key] for key in ("displayName", "pipelineSpec", "labels", "runtimeConfig") if key in job}
+            return dict(job)
     except (KeyError, TypeError, ValueError):
         pass
     raise Refused(f"{SETTINGS.job} is not a compiled pipeline job; {upload}")

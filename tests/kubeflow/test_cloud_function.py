@@ -532,7 +532,7 @@ def test_whatever_the_order_every_object_is_read_by_a_run(
         ("RETAKE_BUCKET", "gs://records"),
         ("RETAKE_PREFIX", "a*"),
         ("RETAKE_JOB", "job.json"),
-        ("RETAKE_MODELS", ""),
+        ("RETAKE_MODELS", "a b"),
         ("RETAKE_PROJECT", "My Project"),
         ("RETAKE_REGION", "us"),
         ("RETAKE_SERVICE_ACCOUNT", "runner"),
