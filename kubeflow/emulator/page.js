@@ -75,7 +75,9 @@ function draw(job, details, name, chosen) {
   });
   const width = widest * (WIDTH + ACROSS) - ACROSS + 8, height = rows.length * (HEIGHT + DOWN) - DOWN + 8;
   const svg = element("svg", { width, height, role: "group", "aria-label": "Tasks" });
+  const reaches = (from, to) => nodes.get(to).some((each) => each === from || reaches(from, each));
   for (const [node, above] of nodes) for (const each of above) {
+    if (above.some((other) => other !== each && reaches(each, other))) continue; // Another line says so already.
     const from = at.get(each), to = at.get(node), x = from.x + WIDTH / 2, y = from.y + HEIGHT, end = to.x + WIDTH / 2;
     svg.append(element("path", { d: `M${x},${y} C${x},${y + DOWN / 2} ${end},${to.y - DOWN / 2} ${end},${to.y}` }));
   }

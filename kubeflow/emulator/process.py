@@ -15,6 +15,7 @@ from pathlib import Path
 
 GRACE = 10.0
 """Seconds between asking a process to end and ending it."""
+TAIL_BYTES = 256 * 1024
 
 
 class Processes:
@@ -86,6 +87,15 @@ def end_leftover(log: Path, pid: int | None) -> None:
             if pid:  # The lock is held, so the group is still the task's.
                 _signal(pid, signal.SIGKILL)
             fcntl.flock(output, fcntl.LOCK_EX)
+
+
+def tail(log: Path) -> bytes:
+    """The end of what a task has said."""
+    if not log.exists():
+        return b""
+    with log.open("rb") as content:
+        content.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        return content.read()
 
 
 def _signal(group: int, number: int) -> None:

@@ -7,7 +7,8 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from kubeflow.emulator.expressions import walk
-from kubeflow.emulator.job import dependencies, plain, producer
+from kubeflow.emulator.graph import dependencies, inputs, producer
+from kubeflow.emulator.values import plain
 
 _JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
 _LABEL = re.compile(r"[\w-]{0,63}")
@@ -132,7 +133,7 @@ def _check_graph(where: str, component: dict[str, Any], spec: dict[str, Any]) ->
         if unknown := sorted(dependencies(task, tasks) - tasks.keys()):
             raise invalid(f"Task {name!r} depends on {', '.join(unknown)}, which is no task of the {where}.")
         for kind, key in (("artifacts", "Artifact"), ("parameters", "Parameter")):
-            wired, declared = walk(task, f".inputs.{kind}") or {}, walk(own, f".inputDefinitions.{kind}") or {}
+            wired, declared = inputs(task, kind), walk(own, f".inputDefinitions.{kind}") or {}
             for input_, each in declared.items():
                 if input_ not in wired and "defaultValue" not in each and not each.get("isOptional"):
                     raise invalid(f"Task {name!r} lacks its required input {input_!r} ({kind}).")

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from kubeflow.emulator import job as jobs
 from kubeflow.emulator.expressions import holds, walk
+from kubeflow.emulator.process import tail
 from kubeflow.emulator.refusals import ApiError, check, invalid
 from kubeflow.emulator.store import Store, now
 
@@ -25,7 +26,6 @@ Document = dict[str, Any]
 HOST = "127.0.0.1"
 MAX_BYTES = 16 * 2**20
 PAGE = 100
-LOG_BYTES = 256 * 1024
 
 _ENDED = ("PIPELINE_STATE_SUCCEEDED", "PIPELINE_STATE_FAILED", "PIPELINE_STATE_CANCELLED")
 _OUTPUT_ONLY = ("name", "createTime", "startTime", "endTime", "updateTime", "state", "jobDetail", "error")
@@ -154,13 +154,7 @@ class Emulator:
         return {"name": f"{parent}/operations/delete-{job_id}", "done": True, "response": response}
 
     def log(self, task_id: str, **_ignored: Any) -> bytes:
-        """The end of what a task has said."""
-        file = jobs.log_file(self.logs, task_id)
-        if not file.exists():
-            return b""
-        with file.open("rb") as content:
-            content.seek(max(0, file.stat().st_size - LOG_BYTES))
-            return content.read()
+        return tail(jobs.log_file(self.logs, task_id))
 
 
 def serve(emulator: Emulator, port: int) -> ThreadingHTTPServer:

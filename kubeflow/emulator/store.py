@@ -87,7 +87,7 @@ class Store:
     def artifact(self, name: str) -> dict[str, Any]:
         return json.loads(self._execute("SELECT document FROM artifacts WHERE name = ?", name)[0][0])
 
-    def artifacts(self, context: str, filter_: str, limit: int) -> list[dict[str, Any]]:
+    def artifacts(self, context: str, filter_: str, limit: int | None = None) -> list[dict[str, Any]]:
         """Artifacts of a pipeline that a filter holds for, the latest first."""
         rows = self._execute("SELECT document FROM artifacts WHERE context = ? ORDER BY id DESC", context)
         found = (json.loads(row[0]) for row in rows if row[0])

@@ -1,0 +1,200 @@
+"""Runs a task's container as a process: the hook before the cache, the cache, the command, and what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kubeflow.emulator import files, values
+from kubeflow.emulator.expressions import substitute, walk
+from kubeflow.emulator.process import Processes, tail
+from kubeflow.emulator.record import FAILED, Outcome, Record
+from kubeflow.emulator.values import Document
+
+_ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b")
+
+
+class TaskError(Exception):
+    """A task failed, and this is why."""
+
+
+class Container:
+    """The container of one task.
+
+    Args:
+      record: of the job.
+      detail: of the task.
+      task: its specification.
+      component: its component's.
+      spec: its container's.
+      taken: the `inputs` that it is told, parameters as plain values.
+      log: gets what it says.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        detail: Document,
+        task: Document,
+        component: Document,
+        spec: Document,
+        taken: Document,
+        log: Path,
+    ) -> None:
+        self._record, self._detail, self._task, self._component = record, detail, task, component
+        self._spec, self._log, self._store = spec, log, record.store
+        self._context = record.document["pipelineSpec"]["pipelineInfo"]["name"]
+        root = record.document["runtimeConfig"]["gcsOutputDirectory"].rstrip("/")
+        project = record.parent.split("/")[1]
+        self._folder = f"{root}/{project}/{record.job_id}/{detail['taskName']}_{detail['taskId']}"
+        self._definitions = component.get("outputDefinitions", {})
+        self._view: Document = {"inputs": taken}
+
+    def run(self, processes: Processes, slots: threading.Semaphore) -> Outcome:
+        """Runs it, or takes its outputs from the cache.
+
+        Raises:
+          TaskError: it failed.
+        """
+        execute = partial(self._execute, processes, slots)
+        outputs = self._prepare()
+        if hook := walk(self._spec, ".lifecycle.preCacheCheck"):
+            execute({**self._spec, "args": [], **hook}, "preCachingCheckJob", {})
+            self._heed(hook_output=self._output(), outputs=outputs)
+        key = self._cache_key()
+        cached = self._store.cached(key) if walk(self._task, ".cachingOptions.enableCache") else None
+        if cached and not files.is_gone(cached["folder"]):
+            found = {name: [self._store.artifact(each)] for name, each in cached["artifacts"].items()}
+            return Outcome("SKIPPED", found, cached["parameters"])
+        execute(self._spec, "mainJob", self._task.get("retryPolicy", {}))
+        parameters = self._collect(outputs)
+        names = {name: each["name"] for name, each in outputs.items()}
+        self._store.cache(key, {"folder": self._folder, "artifacts": names, "parameters": parameters})
+        return Outcome("SUCCEEDED", {name: [each] for name, each in outputs.items()}, parameters)
+
+    def _prepare(self) -> dict[str, Document]:
+        files.make_folder(self._folder)
+        self._detail.pop("executorDetail", None)
+        outputs = {}
+        for key, each in self._definitions.get("artifacts", {}).items():
+            made = values.artifact(each["artifactType"], f"{self._folder}/{key}", each.get("metadata", {}), "PENDING")
+            outputs[key] = self._store.add_artifact(self._record.parent, self._context, made)
+        parameters = self._definitions.get("parameters", {})
+        if parameters:
+            files.make_folder(f"{self._folder}/output_parameters")
+        self._view["outputs"] = {
+            "outputFile": f"{self._folder}/executor_output.json",
+            "parameters": {key: {"outputFile": f"{self._folder}/output_parameters/{key}"} for key in parameters},
+            "artifacts": values.for_tasks({key: [each] for key, each in outputs.items()}),
+        }
+        files.remove(self._view["outputs"]["outputFile"])  # Of an attempt that a crash has ended.
+        return outputs
+
+    def _output(self) -> Document:
+        return json.loads(files.read(self._view["outputs"]["outputFile"]) or "{}")
+
+    def _heed(self, hook_output: Document, outputs: dict[str, Document]) -> None:
+        """Adds what a hook found to what the command is told, and the cache asked."""
+        declared = walk(self._component, ".inputDefinitions.parameters") or {}
+        whole = {"parameterType": "NUMBER_INTEGER"}  # What a hook adds is declared nowhere, such as a span.
+        found = values.parameters_of(hook_output).items()
+        self._view["inputs"]["parameters"].update({k: values.typed(v, declared.get(k, whole)) for k, v in found})
+        for key, each in outputs.items():
+            each["metadata"].update(walk(hook_output, f".artifacts['{key}'].artifacts[0].metadata") or {})
+        self._record.took(self._detail, self._view["inputs"]["parameters"])
+
+    def _cache_key(self) -> str:
+        taken = self._view["inputs"]
+        names = {key: [each["name"] for each in several["artifacts"]] for key, several in taken["artifacts"].items()}
+        told = [self._record.parent, self._context, self._spec, self._definitions, taken["parameters"], names]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def _execute(
+        self, processes: Processes, slots: threading.Semaphore, container: Document, job: str, retry: Document
+    ) -> None:
+        command = self._command(container)
+        environment = {each["name"]: each.get("value", "") for each in container.get("env", [])}
+        tries, delay = 1 + int(retry.get("maxRetryCount", 0)), _seconds(retry.get("backoffDuration", "0s"))
+        for attempt in range(1, tries + 1):
+            with slots:
+                if job == "mainJob":  # An attempt finds nothing of the one before.
+                    for artifact in self._view["outputs"]["artifacts"].values():
+                        files.remove(artifact["artifacts"][0]["uri"])
+                self._record.note_process(self._detail, job, None)
+                self._record.enter(self._detail, "RUNNING")
+                started = partial(self._record.note_process, self._detail, job)
+                code = processes.run(command, environment, self._log, started)
+            if code == 0:
+                return
+            told = f"exited with status {code}: {self._last_words()} (log: {self._log})"
+            if attempt == tries or processes.stopped.is_set():
+                raise TaskError(told)
+            self._record.enter(self._detail, "PENDING", {"code": FAILED, "message": told})
+            processes.stopped.wait(delay)
+            most = _seconds(retry.get("backoffMaxDuration", "3600s"))
+            delay = min(delay * float(retry.get("backoffFactor", 2)), most)
+
+    def _command(self, container: Document) -> list[str]:
+        if not container.get("command"):
+            raise TaskError("it names no command, and the entry point of its image is not known here")
+        try:
+            words = [substitute(word, self._find) for word in [*container["command"], *container.get("args", [])]]
+        except LookupError as error:
+            raise TaskError(error.args[0]) from None
+        return [sys.executable if words[0] in ("python", "python3") else words[0], *words[1:]]
+
+    def _find(self, path: str) -> Any:
+        taken = self._view["inputs"]
+        if not path:
+            # Each schema has its own form, and an executor reads the one only.
+            old = self._record.document["pipelineSpec"]["schemaVersion"] == "2.0.0"
+            legacy = {"parameters": {key: values.legacy(value) for key, value in taken["parameters"].items()}}
+            told = legacy if old else {"parameterValues": taken["parameters"]}
+            return {"inputs": {"artifacts": taken["artifacts"], **told}, "outputs": self._view["outputs"]}
+        known = {
+            ".pipeline_job_uuid": self._record.job_id,
+            ".pipeline_job_name": self._record.job_id,
+            ".pipeline_job_resource_name": self._record.document["name"],
+            ".pipeline_task_uuid": self._detail["taskId"],
+            ".pipeline_task_name": self._detail["taskName"],
+            ".pipeline_root": self._record.document["runtimeConfig"]["gcsOutputDirectory"],
+        }
+        return known.get(path) or find(self._view, path)
+
+    def _collect(self, outputs: dict[str, Document]) -> Document:
+        """Takes what the command has told of its outputs, and returns the parameters."""
+        told = self._output()
+        for name, each in outputs.items():
+            artifact = walk(told, f".artifacts['{name}'].artifacts[0]") or {}  # Without its type, which is kept.
+            each.update({key: artifact[key] for key in ("uri", "metadata") if key in artifact}, state="LIVE")
+            self._store.update_artifact(each)
+        parameters = values.parameters_of(told)
+        for name, output in self._view["outputs"]["parameters"].items():
+            if name not in parameters and (text := files.read(output["outputFile"])) is not None:
+                parameters[name] = values.parsed(text, self._definitions["parameters"][name])
+        return parameters
+
+    def _last_words(self) -> str:
+        lines = [line for each in tail(self._log).decode(errors="replace").splitlines() if (line := each.strip())]
+        return ([line for line in lines if _ERROR.match(line)] or lines)[-1][:1000]
+
+
+def find(view: Document, path: str) -> Any:
+    """What a placeholder stands for, None for nothing; an artifact's name is short for the first of its list."""
+    short = re.fullmatch(r"(\.(?:in|out)puts\.artifacts\['[^']*'\])\.(?!artifacts)(\w+)(.*)", path)
+    if not short:
+        return walk(view, path)
+    artifact, name = walk(view, f"{short[1]}.artifacts[0]"), short[2]
+    if name == "value" and artifact:
+        return files.read(artifact["uri"]) or files.read(f"{artifact['uri']}/value")
+    return walk(artifact, f".{'uri' if name == 'path' else name}{short[3]}")
+
+
+def _seconds(duration: str) -> float:
+    return float(duration.removesuffix("s"))

@@ -1,0 +1,91 @@
+"""Parameters and artifacts in the forms that a job, its tasks and the API have for them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+Document = dict[str, Any]
+Artifacts = dict[str, list[Document]]
+
+
+def plain(value: Any) -> Any:
+    """A value of schema 2.0.0, such as {"intValue": "3"}, as what it is."""
+    if "intValue" in value:
+        return int(value["intValue"])
+    if "doubleValue" in value:
+        return float(value["doubleValue"])
+    return value.get("stringValue", "")
+
+
+def legacy(value: Any) -> Document:
+    """The other way round."""
+    if isinstance(value, (bool, list, dict)):
+        return {"stringValue": json.dumps(value)}
+    if isinstance(value, int):
+        return {"intValue": str(value)}
+    return {"doubleValue": value} if isinstance(value, float) else {"stringValue": value}
+
+
+def constant(source: Document, parameters: Document) -> Any:
+    """A ValueOrRuntimeParameter of either schema."""
+    if "runtimeParameter" in source:
+        return parameters.get(source["runtimeParameter"])
+    return plain(source["constantValue"]) if "constantValue" in source else source.get("constant")
+
+
+def typed(value: Any, declared: Document) -> Any:
+    """A whole number as one: JSON knows no other numbers than floats."""
+    whole = {declared.get("parameterType"), declared.get("type")} & {"NUMBER_INTEGER", "INT"}
+    return int(value) if whole and isinstance(value, float) and value.is_integer() else value
+
+
+def parsed(text: str, declared: Document) -> Any:
+    """What a task has written to a parameter's file."""
+    return text if "STRING" in (declared.get("parameterType"), declared.get("type")) else json.loads(text)
+
+
+def parameters_of(output: Document) -> Document:
+    """The parameters in an ExecutorOutput."""
+    old = {key: plain(value) for key, value in output.get("parameters", {}).items()}
+    return {**old, **output.get("parameterValues", {})}
+
+
+def with_defaults(given: Document, declared: Document) -> Document:
+    """Parameters as declared: those that are not given have their default, or are left out."""
+    defaults = {key: each["defaultValue"] for key, each in declared.items() if "defaultValue" in each}
+    present = {key: value for key, value in {**defaults, **given}.items() if value is not None}
+    return {key: typed(value, declared.get(key, {})) for key, value in present.items()}
+
+
+def artifact(type_: Document, uri: str, metadata: Document, state: str) -> Document:
+    """A new artifact, as it is stored: what the API shows of it, and its `type` as tasks want it."""
+    schema = yaml.safe_load(type_.get("instanceSchema") or "{}")
+    return {
+        "type": type_,
+        "uri": uri,
+        "metadata": dict(metadata),
+        "state": state,
+        "displayName": uri.rpartition("/")[2],
+        "schemaTitle": type_.get("schemaTitle") or schema.get("title", "system.Artifact"),
+        "schemaVersion": type_.get("schemaVersion", "0.0.1"),
+    }
+
+
+def for_tasks(artifacts: Artifacts) -> Document:
+    """Artifacts as a task is told of them."""
+    return _lists(artifacts, lambda key: key in ("name", "type", "uri", "metadata"))
+
+
+def for_api(artifacts: Artifacts) -> Document:
+    """Artifacts as the API shows them."""
+    return _lists(artifacts, lambda key: key != "type")
+
+
+def _lists(artifacts: Artifacts, told: Any) -> Document:
+    return {
+        name: {"artifacts": [{key: value for key, value in each.items() if told(key)} for each in several]}
+        for name, several in artifacts.items()
+    }
