@@ -1,0 +1,339 @@
+"""`python -m kubeflow.deploy` with a gcloud that keeps what it makes in a file, and the real one's opinion of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+WHERE = ["--project", "my-project", "--region", "europe-west4", "--bucket", "my-bucket", "--pipeline", "hotdog"]
+TAKEN = "another-ones-bucket"
+
+GCLOUD = f"""#!{sys.executable}
+import json, pathlib, sys
+arguments = sys.argv[1:]
+with open("calls", "a") as calls:
+    print(json.dumps(arguments), file=calls)
+state = pathlib.Path("state")
+there = json.loads(state.read_text()) if state.exists() else []
+words = [argument for argument in arguments if not argument.startswith("--")]
+member, role = (
+    next((argument for argument in arguments if argument.startswith(flag)), "") for flag in ("--member", "--role")
+)
+
+def end(error=""):
+    state.write_text(json.dumps(there))
+    sys.exit(f"ERROR: (gcloud) {{error}}" if error else 0)
+
+if pathlib.Path("offline").exists():
+    end("cannot reach the service")
+if words == ["storage", "service-agent"]:
+    print("service-1@gs-project-accounts.iam.gserviceaccount.com")
+    end()
+if words[:2] == ["services", "enable"]:
+    end()
+if words[:2] == ["storage", "rm"]:
+    words = ["storage", "buckets", "delete", words[2]]
+*group, verb, name = words
+name = name.partition("@")[0]
+thing = [*group, name]
+if name == "gs://{TAKEN}":
+    end("HTTPError 403: no access" if verb == "describe" else "HTTPError 409: the name is not available")
+if "binding" in verb:
+    thing += [member, role]
+    if group != ["projects"] and thing[:-2] not in there:
+        end(f"NOT_FOUND: {{name}}")
+    if verb.startswith("remove") and thing not in there:
+        end("Policy binding with the specified member and role not found!")
+    verb = "update" if verb.startswith("add") else "delete"
+if verb == "create" and thing in there:
+    end(f"ALREADY_EXISTS: {{name}} already exists")
+if verb in ("describe", "delete") and thing not in there:
+    end(f"NOT_FOUND: {{name}} does not exist")
+if verb == "delete":
+    there = [each for each in there if each[:len(thing)] != thing]
+elif verb != "describe" and thing not in there:
+    there.append(thing)
+end()
+"""
+
+
+class Cloud:
+    """A folder with a gcloud of its own, which knows what is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "bin").mkdir()
+        (folder / "bin" / "gcloud").write_text(GCLOUD)
+        (folder / "bin" / "gcloud").chmod(0o755)
+
+    def deploy(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "kubeflow.deploy", *arguments],
+            cwd=self.folder,
+            env={"PATH": f"{self.folder}/bin:/usr/bin:/bin", "PYTHONPATH": str(PROJECT)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def calls(self) -> list[list[str]]:
+        """What gcloud was asked since the last time."""
+        file = self.folder / "calls"
+        calls = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        file.write_text("")
+        return calls
+
+    def there(self) -> list[list[str]]:
+        file = self.folder / "state"
+        return json.loads(file.read_text()) if file.exists() else []
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Cloud:
+    return Cloud(tmp_path)
+
+
+@pytest.fixture
+def deployed(cloud: Cloud) -> Cloud:
+    done = cloud.deploy(*WHERE)
+    assert done.returncode == 0, done.stderr
+    cloud.calls()
+    return cloud
+
+
+def commands(script: str) -> list[str]:
+    """The calls of gcloud in a dry run's script."""
+    script = re.sub(r"^STORAGE_AGENT=\$\((.*)\)$", r"\1", script, flags=re.MULTILINE)
+    lines = [re.sub(r" (>/dev/null.*|\|\|)$", "", line.strip(" !")) for line in script.splitlines()]
+    return [line for line in lines if line.startswith("gcloud ")]
+
+
+def flags(call: list[str]) -> dict[str, str]:
+    return dict(argument.split("=", 1) for argument in call if argument.startswith("--") and "=" in argument)
+
+
+def test_a_first_call_makes_everything_and_says_what_comes_next(cloud: Cloud) -> None:
+    done = cloud.deploy(*WHERE)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    made = cloud.there()
+    for thing in (
+        ["storage", "buckets", "gs://my-bucket"],
+        ["storage", "buckets", "gs://my-bucket-records"],
+        ["artifacts", "repositories", "retake"],
+        ["tasks", "queues", "retake"],
+        ["functions", "retake"],
+        *(["iam", "service-accounts", f"retake-{role}"] for role in ("runner", "function", "trigger", "build")),
+    ):
+        assert thing in made
+    assert "python -m pipelines.run --runner vertex --config hotdog" in done.stdout
+
+
+def test_a_second_call_creates_nothing(deployed: Cloud) -> None:
+    before = deployed.there()
+    assert deployed.deploy(*WHERE).returncode == 0
+    assert not [call for call in deployed.calls() if "create" in call]
+    assert deployed.there() == before
+
+
+def test_a_call_after_one_that_failed_goes_on(cloud: Cloud) -> None:
+    (cloud.folder / "offline").touch()
+    failed = cloud.deploy(*WHERE)
+    assert failed.returncode == 1
+    assert "cannot reach the service" in failed.stderr and "same command again" in failed.stderr
+    assert not cloud.there()
+    (cloud.folder / "offline").unlink()
+    assert cloud.deploy(*WHERE).returncode == 0
+
+
+def test_a_bucket_of_someone_else_stops_it_with_what_gcloud_says(cloud: Cloud) -> None:
+    failed = cloud.deploy(*WHERE, "--records", f"{TAKEN}/hotdog")
+    assert failed.returncode == 1
+    assert "the name is not available" in failed.stderr
+
+
+def test_without_gcloud_it_says_where_to_get_it(cloud: Cloud) -> None:
+    (cloud.folder / "bin" / "gcloud").unlink()
+    (cloud.folder / "bin" / "python").symlink_to(sys.executable)
+    done = subprocess.run(
+        [sys.executable, "-m", "kubeflow.deploy", *WHERE],
+        env={"PATH": f"{cloud.folder}/bin", "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "no gcloud" in done.stderr and "install" in done.stderr
+
+
+def test_destroy_takes_all_away_but_the_data(deployed: Cloud) -> None:
+    assert deployed.deploy("destroy", *WHERE).returncode == 0
+    kept = [thing for thing in deployed.there() if thing[-1].startswith("--role") is False]
+    assert kept == [
+        ["storage", "buckets", "gs://my-bucket"],
+        ["storage", "buckets", "gs://my-bucket-records"],
+        ["iam", "roles", "retake_submitter"],
+    ]
+    bound = [thing for thing in deployed.there() if thing not in kept]
+    assert [thing[-1] for thing in bound] == ["--role=roles/pubsub.publisher"]
+    assert deployed.deploy("destroy", *WHERE).returncode == 0
+    assert deployed.deploy(*WHERE).returncode == 0
+
+
+def test_destroy_takes_the_data_away_when_told_so(deployed: Cloud) -> None:
+    assert deployed.deploy("destroy", "--delete-data", *WHERE).returncode == 0
+    assert not [thing for thing in deployed.there() if thing[0] == "storage"]
+
+
+def test_destroy_does_not_take_an_error_for_nothing_there(deployed: Cloud) -> None:
+    (deployed.folder / "offline").touch()
+    assert deployed.deploy("destroy", *WHERE).returncode == 1
+
+
+@pytest.mark.parametrize("action", [[], ["destroy", "--delete-data"]], ids=["create", "destroy"])
+def test_a_dry_run_calls_nothing_and_prints_a_script_that_does_the_same(
+    cloud: Cloud, action: list[str], tmp_path_factory: Any
+) -> None:
+    other = Cloud(tmp_path_factory.mktemp("other"))
+    if action:
+        for each in (cloud, other):
+            assert each.deploy(*WHERE).returncode == 0
+            each.calls()
+    before = cloud.there()
+    dry = cloud.deploy(*action, *WHERE, "--dry-run")
+    assert dry.returncode == 0
+    assert (cloud.calls(), cloud.there()) == ([], before)
+    environment = {"PATH": f"{cloud.folder}/bin:/usr/bin:/bin"}
+    for _ in range(2):  # The script can be repeated, too.
+        ran = subprocess.run(
+            ["sh"], input=dry.stdout, cwd=cloud.folder, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert ran.returncode == 0, ran.stderr
+    assert other.deploy(*action, *WHERE).returncode == 0
+    assert cloud.there() == other.there()
+
+
+@pytest.mark.parametrize(
+    "flag, value",
+    [
+        ("--project", "my project"),
+        ("--project", "p; touch pwned"),
+        ("--project", "x"),
+        ("--region", "europe west4"),
+        ("--region", "$(touch pwned)1"),
+        ("--bucket", "a bucket"),
+        ("--bucket", "gs://my-bucket"),
+        ("--bucket", "b;touch pwned"),
+        ("--pipeline", "hot dog"),
+        ("--pipeline", "../../x"),
+        ("--records", "my-records"),
+        ("--records", "my-records/a,RETAKE_MODELS=b"),
+        ("--records", "my-records/`touch pwned`"),
+        ("--name", "a; touch pwned; b"),
+        ("--name", "--help"),
+        ("--window", "0"),
+        ("--window", "10; touch pwned"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_nothing_is_called(cloud: Cloud, flag: str, value: str) -> None:
+    done = cloud.deploy(*WHERE, f"{flag}={value}")
+    assert done.returncode == 2
+    assert flag in done.stderr
+    assert not cloud.calls()
+    assert not (cloud.folder / "pwned").exists()
+
+
+def test_every_account_has_the_roles_it_needs_and_no_role_that_rules_the_project(cloud: Cloud) -> None:
+    cloud.deploy(*WHERE)
+    roles: dict[str, set[tuple[str, str]]] = {}
+    for call in cloud.calls():
+        if "--member" in " ".join(call):
+            member = flags(call)["--member"].removeprefix("serviceAccount:").partition("@")[0]
+            role = flags(call).get("--role", "roles/run.invoker").rpartition("/")[2]
+            roles.setdefault(member, set()).add((role, call[3 if call[0] in ("storage", "iam") else -1]))
+    names = {member: {role for role, _ in granted} for member, granted in roles.items()}
+    assert names == {
+        "retake-runner": {
+            "aiplatform.user",
+            "storage.objectUser",
+            "storage.objectViewer",
+            "storage.legacyBucketReader",
+            "artifactregistry.reader",
+        },
+        "retake-function": {
+            "retake_submitter",
+            "storage.objectViewer",
+            "cloudtasks.enqueuer",
+            "iam.serviceAccountUser",
+        },
+        "retake-trigger": {"eventarc.eventReceiver", "run.invoker"},
+        "retake-build": {"logging.logWriter", "artifactregistry.writer", "storage.objectViewer"},
+        "service-1": {"pubsub.publisher"},
+    }
+    assert ("storage.objectViewer", "gs://my-bucket-records") in roles["retake-runner"]
+    assert ("storage.objectUser", "gs://my-bucket-records") not in roles["retake-runner"]
+
+
+def test_the_function_starts_with_what_it_is_deployed_with(cloud: Cloud) -> None:
+    cloud.deploy(*WHERE, "--records", "my-records/deep/er/", "--window", "30")
+    [call] = [call for call in cloud.calls() if call[:2] == ["functions", "deploy"]]
+    variables = dict(each.split("=", 1) for each in flags(call)["--set-env-vars"].split(","))
+    assert variables["RETAKE_BUCKET"] == "my-records"
+    assert variables["RETAKE_PREFIX"] == "deep/er"
+    assert variables["RETAKE_JOB"] == "gs://my-bucket/runs/hotdog/pipeline.json"
+    assert variables["RETAKE_WINDOW_MINUTES"] == "30"
+    started = subprocess.run(
+        [PROJECT / ".function" / "venv" / "bin" / "python", "-c", "import main; print(main.SETTINGS)"],
+        cwd=flags(call)["--source"],
+        env={"PATH": os.environ["PATH"], **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert started.returncode == 0, started.stdout
+    assert "retake-runner@my-project.iam.gserviceaccount.com" in started.stdout
+
+
+def test_the_job_is_where_the_runner_puts_it() -> None:
+    from pipelines.runners import vertex
+    from retake import config as configuration
+
+    settings = configuration.load("hotdog")
+    settings = settings.model_copy(
+        update={
+            "vertex": settings.vertex.model_copy(
+                update={"project": "my-project", "region": "europe-west4", "bucket": "my-bucket", "image": "i:1"}
+            )
+        }
+    )
+    assert f"{vertex.placed(settings).pipeline.root}/{vertex.SPECIFICATION}" == (
+        "gs://my-bucket/runs/hotdog/pipeline.json"
+    )
+
+
+@pytest.mark.skipif(not shutil.which("gcloud"), reason="no gcloud on this machine to ask")
+@pytest.mark.parametrize("action", [[], ["destroy", "--delete-data"]], ids=["create", "destroy"])
+def test_the_real_gcloud_knows_every_command_and_flag(cloud: Cloud, action: list[str], tmp_path: Path) -> None:
+    script = cloud.deploy(*action, *WHERE, "--dry-run").stdout
+    asked = [{"command_string": shlex.join(shlex.split(command))} for command in commands(script)]
+    assert len(asked) > 20
+    (tmp_path / "commands.json").write_text(json.dumps(asked))
+    linted = subprocess.run(
+        ["gcloud", "meta", "lint-gcloud-commands", f"--commands-file={tmp_path}/commands.json"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    answers = json.loads(linted.stdout)
+    assert len(answers) == len({each["command_string"] for each in asked})
+    assert [answer["error_message"] for answer in answers if not answer["success"]] == []
