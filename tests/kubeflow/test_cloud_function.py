@@ -525,6 +525,30 @@ def test_whatever_the_order_every_object_is_read_by_a_run(
     assert len(apis.runs) <= len(apis.tasks) < len(objects)
 
 
+def test_a_vertex_on_this_machine_runs_one_job_for_all_windows_that_are_over(
+    environment: dict[str, str], apis: GoogleApis, buckets: storage.Client, tmp_path: Path
+) -> None:
+    from google.cloud import aiplatform
+    from vertex_emulator import REGION, Pipeline, ended, vertex_emulator
+
+    pipeline = Pipeline(tmp_path).parameter("data").parameter("models")
+    told = tmp_path / "told"
+    pipeline.task("Trainer", f"pathlib.Path({str(told)!r}).write_text(parameters['data']); done()", {"data": "=data"})
+    buckets.bucket(JOB_BUCKET).blob(JOB).upload_from_string(json.dumps({"displayName": "tiny", **pipeline.job}))
+    with vertex_emulator(tmp_path / "emulator") as emulator:
+        here = {"RETAKE_VERTEX_ENDPOINT": emulator.url, "RETAKE_REGION": REGION}
+        with FunctionServer({**environment, **here}, tmp_path / "log") as function:
+            for minutes in (0, 0, 10, 20):
+                event = stored(created=LONG_AGO + timedelta(minutes=minutes))
+                assert binary_event(function.url, FINALIZED, event) == 200
+            assert len(apis.tasks) == 3
+            for task in apis.tasks.values():
+                assert function.deliver(task) == 200
+        [job] = aiplatform.PipelineJob.list()
+        assert ended(job) == "SUCCEEDED"
+    assert told.read_text() == f"gs://{BUCKET}/{PREFIX}"
+
+
 @pytest.mark.parametrize(
     "variable, value",
     [
