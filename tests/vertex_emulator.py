@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import signal
@@ -15,11 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import aiplatform
+    from google.cloud.aiplatform.utils import gcs_utils
 
 PROJECT, REGION = "my-project", "europe-west4"
 PARENT = f"projects/{PROJECT}/locations/{REGION}"
@@ -70,19 +71,21 @@ def vertex_emulator(root: Path) -> Iterator[VertexEmulator]:
     """Starts an emulator, and sets Google's client to it."""
     emulator = VertexEmulator(root)
     emulator.start()
+    before = aiplatform.initializer.global_config.api_endpoint
+    _set_client_to(emulator.url)
     try:
-        aiplatform.init(
-            project=PROJECT,
-            location=REGION,
-            credentials=AnonymousCredentials(),
-            api_endpoint=emulator.url,
-            api_transport="rest",
-        )
-        # Else submit() prints a traceback about a bucket for each root that is none.
-        logging.getLogger("google.cloud.aiplatform").setLevel(logging.CRITICAL)
-        yield emulator
+        # Else submit() looks for the root's bucket at Google's first, and prints a traceback where it is a folder.
+        with mock.patch(f"{gcs_utils.__name__}.create_gcs_bucket_for_pipeline_artifacts_if_it_does_not_exist"):
+            yield emulator
     finally:
         emulator.end()
+        if before:
+            _set_client_to(before)
+
+
+def _set_client_to(url: str) -> None:
+    credentials = AnonymousCredentials()
+    aiplatform.init(project=PROJECT, location=REGION, credentials=credentials, api_endpoint=url, api_transport="rest")
 
 
 def until(holds: Callable[[], Any], seconds: float = 120) -> Any:

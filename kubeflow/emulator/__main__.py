@@ -24,7 +24,10 @@ def main(arguments: list[str] | None = None) -> None:
         "--parallel", type=int, default=os.cpu_count(), metavar="N", help="tasks that run at once (%(default)s)"
     )
     options = parser.parse_args(arguments)
-    emulator = Emulator(options.root.resolve(), max(1, options.parallel))
+    try:
+        emulator = Emulator(options.root.resolve(), max(1, options.parallel))
+    except OSError as error:
+        raise SystemExit(f"{options.root} cannot be written to ({error.strerror}): give another --root") from None
     try:
         server = serve(emulator, options.port)
     except OSError as error:

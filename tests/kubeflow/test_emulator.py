@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gcp_storage_emulator.server import create_server
 from google.api_core import exceptions
 from google.cloud import aiplatform
 from google.cloud.aiplatform import pipeline_jobs
@@ -235,6 +236,32 @@ class TestTasks:
             models.append(tasks(job)["Trainer"].outputs["model"].artifacts[0].name)
         assert baselines == [[], [models[0]], [models[0]]]
 
+    def test_a_pipeline_root_may_be_a_bucket(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = create_server("127.0.0.1", 0, in_memory=True, default_bucket="my-bucket")
+        server.start()
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server._api._httpd.server_port}")
+        code = """
+from google.cloud.storage import Blob, Client
+client = Client(project="my-project")
+uri = outputs["artifacts"]["model"]["artifacts"][0]["uri"]
+assert uri.startswith("gs://my-bucket/root/my-project/"), uri
+Blob.from_string(f"{uri}/weights", client).upload_from_string("w")
+told = {"artifacts": {"model": {"artifacts": [{"uri": uri, "metadata": {"colour": "red"}}]}}}
+Blob.from_string(outputs["outputFile"], client).upload_from_string(json.dumps(told))
+tried = pathlib.Path("TRIED")
+if not tried.exists(): tried.touch(); sys.exit(1)
+"""
+        try:
+            with vertex_emulator(tmp_path / "emulator"):
+                pipeline = Pipeline(tmp_path)
+                retry = {"retryPolicy": {"maxRetryCount": 1, "backoffDuration": "0s"}}
+                pipeline.task("Only", code.replace("TRIED", str(tmp_path / "tried")), gives={"model": MODEL}, **retry)
+                job = pipeline.submit(pipeline_root="gs://my-bucket/root")
+                assert ended(job) == "SUCCEEDED", job.task_details
+                assert tasks(job)["Only"].outputs["model"].artifacts[0].metadata["colour"] == "red"
+        finally:
+            server.stop()
+
 
 class TestCache:
     def counted(self, pipeline: Pipeline, **options: Any) -> tuple[str, str, int]:
@@ -334,10 +361,18 @@ class TestEnds:
             assert "run again" in str(tasks(job)["Forking"].pipeline_task_status)
             assert ended(aiplatform.PipelineJob.get("done-before")) == "SUCCEEDED"
 
-    def test_two_emulators_do_not_share_a_root(self, emulator: VertexEmulator) -> None:
-        command = [sys.executable, "-m", "kubeflow.emulator", "--port=0", "--root", emulator.root]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert (second.returncode, "in use by another emulator" in second.stderr) == (1, True)
+    def test_what_an_emulator_cannot_have_is_said_in_a_line(self, emulator: VertexEmulator, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        taken = emulator.url.rpartition(":")[2]
+        for root, port, told in (
+            (emulator.root, "0", "in use by another emulator"),
+            (tmp_path / "file" / "root", "0", "cannot be written to (Not a directory): give another --root"),
+            (tmp_path / "root", taken, "give another --port"),
+        ):
+            command = [sys.executable, "-m", "kubeflow.emulator", "--port", port, "--root", root]
+            second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            assert (second.returncode, len(second.stderr.splitlines())) == (1, 1)
+            assert told in second.stderr
 
 
 def tasks_of(job: dict[str, Any]) -> Any:
