@@ -138,7 +138,8 @@ async function jobPage(name, chosen) {
 }
 
 async function listPage() {
-  const { pipelineJobs } = await (await fetched("/v1/projects/-/locations/-/pipelineJobs")).json();
+  const mask = "name,display_name,state,create_time,start_time,end_time,pipeline_spec.pipeline_info";
+  const { pipelineJobs } = await (await fetched("/v1/projects/-/locations/-/pipelineJobs?readMask=" + mask)).json();
   if (!pipelineJobs.length) return element("p", { class: "dim" }, "No jobs yet. Submit one with google-cloud-aiplatform.");
   return table(pipelineJobs.map((job) =>
     [element("a", { href: "#" + job.name }, job.name.split("/").pop()), job.displayName || "", job.pipelineSpec.pipelineInfo.name,
