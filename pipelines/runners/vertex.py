@@ -104,6 +104,7 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
     compiled = compile(config)
     google.upload(compiled, config)
     name = google.submit(compiled.job)
+    logging.getLogger("retake").propagate = False  # Else what is shown in passing stays, where a library logs to stderr.
     console = Console(highlight=False)
     console.print(f"[bold]{config.pipeline.name}[/] · job {name}", soft_wrap=True)
     console.print(google.link(name), soft_wrap=True)
