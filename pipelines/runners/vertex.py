@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import posixpath
 import re
@@ -104,7 +105,7 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
     compiled = compile(config)
     google.upload(compiled, config)
     name = google.submit(compiled.job)
-    logging.getLogger("retake").propagate = False  # Else what is shown in passing stays, where a library logs to stderr.
+    logging.getLogger("retake").propagate = False  # Else a library shows it once more, on stderr.
     console = Console(highlight=False)
     console.print(f"[bold]{config.pipeline.name}[/] · job {name}", soft_wrap=True)
     console.print(google.link(name), soft_wrap=True)
