@@ -13,11 +13,12 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Callable
+import zlib
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO
+from typing import Any
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
@@ -48,30 +49,54 @@ POD_SUMMARY = "/airflow/xcom/return.json"
 
 
 def pipelines() -> list[dict[str, Any]]:
-    """The definitions.
+    """The definitions; for a task, only the one that its DAG is made of, as it is.
 
     Raises:
       AirflowException: there is none, or one that this file cannot go by; it names the command that makes it anew.
     """
+    if dag := get_parsing_context().dag_id:
+        own = DEFINITIONS / f"{dag}.json"
+        return [read(own if own.is_file() else DEFINITIONS / f"{dag.removesuffix('-watch')}.json")]
     files = sorted(DEFINITIONS.glob("[!.]*.json"))
     if not files:
         raise AirflowException(
             f"{DEFINITIONS} holds no compiled pipeline. In the project's folder, run: "
-            "python -m pipelines.run --runner airflow --config NAME"
+            ".venv/bin/python -m pipelines.run --runner airflow --config NAME"
         )
-    definitions = [json.loads(file.read_text()) | {"file": str(file)} for file in files]
-    # Only what starts runs stops here: an edit should not break a run that is going on.
-    problems = [problem for definition in definitions if (problem := outdated(definition))]
-    if problems and get_parsing_context().task_id is None:
+    definitions: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for file in files:
+        try:
+            definition = read(file)
+            definitions.append(definition)
+            problems += filter(None, [outdated(definition)])
+        except AirflowException as error:
+            problems.append(str(error))
+    if problems:
         raise AirflowException("\n".join(problems))
     return definitions
 
 
+def read(file: Path) -> dict[str, Any]:
+    """A definition, and the file that holds it.
+
+    Raises:
+      AirflowException: another version of the project has made it, or something else.
+    """
+    definition: Any = {}
+    with suppress(OSError, ValueError):
+        definition = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(definition, dict) or definition.get("format") != FORMAT:
+        command = f".venv/bin/python -m pipelines.run --runner airflow --config {file.stem}"
+        raise AirflowException(
+            f"{file} is not whole, or was made by another version of the project. In the project's folder, run: "
+            f"{definition.get('command', command) if isinstance(definition, dict) else command}"
+        )
+    return definition | {"file": str(file)}
+
+
 def outdated(definition: dict[str, Any]) -> str | None:
     """What has changed since a definition was compiled, as far as this machine can see the project."""
-    if definition.get("format") != FORMAT:
-        why = "was made by another version of the project"
-        return f"{definition['file']} {why}. Run again: {definition.get('command', 'python -m pipelines.run')}"
     project = Path(definition["project"])
     changed = [file for file, digest in definition["sources"].items() if digest_of(project / file) != digest]
     if project.is_dir() and changed:
@@ -108,7 +133,7 @@ def training(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG
         default_args={
             "retries": config["airflow"]["retries"],
             "retry_delay": timedelta(seconds=config["airflow"]["retry_seconds"]),
-            "retry_exponential_backoff": True,
+            "retry_exponential_backoff": 2.0,
         },
         tags=["retake"],
     ) as dag:
@@ -199,7 +224,7 @@ class NodeOperator(BaseOperator):
     def execute(self, context: Any) -> Any:
         python = self.python()
         # Airflow's own settings hold its secrets, and its Python paths are of another environment.
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "_A", "PYTHON"))}
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "_", "PYTHON"))}
         with TemporaryDirectory(prefix="retake-") as folder:
             summary = Path(folder) / "summary.json"
             command = [str(python), "-u", "-m", "pipelines.run_node", *self.arguments]
@@ -233,9 +258,13 @@ class NodeOperator(BaseOperator):
 
 
 def tell_records(context: Any) -> None:
-    """Says in an asset event which records the run reads, so that they do not start another one."""
+    """Says in an asset event which records the run reads, so that they do not start another one.
+
+    Not when the task is tried again or was cleared: an earlier try may have read them, when there were fewer.
+    """
     [examples] = context["task"].outlets
-    context["outlet_events"][examples].extra = {"records": listing(context["params"]["data"])}
+    if context["ti"].try_number == 1:
+        context["outlet_events"][examples].extra = {"records": listing(context["params"]["data"])}
 
 
 def tell_verdict(context: Any, summary: dict[str, Any]) -> None:
@@ -277,7 +306,7 @@ def watching(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=True,
-        default_args={"retries": 3, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True},
+        default_args={"retries": 3, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": 2.0},
         tags=["retake"],
     ) as dag:
         RecordsSensor(
@@ -348,7 +377,13 @@ class RecordsSensor(BaseOperator):
 
 
 def listing(location: str) -> dict[str, str]:
-    """Record file below a folder or gs:// prefix → its version: its size, and its generation or time of writing."""
+    """Record file below a folder or gs:// prefix → its version: its size, and its generation or time of writing.
+
+    Raises:
+      AirflowException: there is no such folder.
+    """
+    if "://" not in location and not Path(location).is_dir():
+        raise AirflowException(f"data location {location} is not a folder on this worker")
     root = ObjectStoragePath(location if "://" in location else f"file://{location}")
     found = {}
     for path, info in root.fs.find(root.path, detail=True).items():
@@ -363,15 +398,20 @@ def is_whole(path: str) -> bool:
     """Whether a local record file ends with a whole record; an object in a bucket appears whole."""
     if "://" in path:
         return True
-    opened: Callable[..., Any] = gzip.open if path.endswith(".gz") else open
     try:
-        with opened(path, "rb") as file:
-            return ends_with_a_record(file, None if path.endswith(".gz") else Path(path).stat().st_size)
-    except (OSError, EOFError):
+        with open(path, "rb") as file:  # noqa: PTH123
+            # As the pipeline does: the first bytes tell, not the name.
+            is_packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            if is_packed:
+                with gzip.open(file) as unpacked:
+                    return ends_with_a_record(unpacked, None)
+            return ends_with_a_record(file, Path(path).stat().st_size)
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error):
         return False
 
 
-def ends_with_a_record(file: BinaryIO, size: int | None) -> bool:
+def ends_with_a_record(file: Any, size: int | None) -> bool:
     """A TFRecord is length (uint64), checksum (uint32), data, checksum (uint32), and so on until the end."""
     while header := file.read(12):
         if len(header) < 12:
@@ -386,6 +426,6 @@ def ends_with_a_record(file: BinaryIO, size: int | None) -> bool:
 
 
 for each in pipelines():
-    arrived, read = Asset(f"{each['pipeline']}-records"), Asset(f"{each['pipeline']}-examples")
-    training(each, arrived, read)
-    watching(each, arrived, read)
+    assets = Asset(f"{each['pipeline']}-records"), Asset(f"{each['pipeline']}-examples")
+    training(each, *assets)
+    watching(each, *assets)

@@ -12,7 +12,7 @@ from pathlib import Path
 from retake import config as configuration
 from retake.errors import RetakeError, UsageError
 
-RUNNERS = ("local", "airflow", "vertex")
+RUNNERS = ("local", "airflow", "vertex", "kubeflow")
 INTERRUPTED = 130
 
 
@@ -86,11 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     vertex.add_argument("--project", metavar="ID", help="Google Cloud project: vertex.project")
     vertex.add_argument("--region", metavar="NAME", help="such as europe-west4: vertex.region")
     vertex.add_argument("--bucket", metavar="NAME", help="in that region: vertex.bucket")
-    vertex.add_argument("--image", metavar="IMAGE", help="holds this project's code: vertex.image")
+    vertex.add_argument("--image", metavar="IMAGE", help="holds this project's code: vertex.image or kubeflow.image")
     vertex.add_argument("--service-account", metavar="EMAIL", help="runs the nodes: vertex.service_account")
     vertex.add_argument("--endpoint", metavar="URL", help="of a local Vertex: vertex.endpoint")
     vertex.add_argument("--dry-run", action="store_true", help="print the job specification and submit nothing")
     vertex.add_argument("--wait", action="store_true", help="follow the job to its end")
+    parser.add_argument("--host", metavar="URL", help="of Kubeflow Pipelines: kubeflow.host")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write the summary as JSON, too")
     parser.add_argument("--verbose", action="store_true", help="show the libraries' own messages")
     return parser
@@ -105,9 +106,10 @@ def _overrides(options: argparse.Namespace) -> list[str]:
         "vertex.project": options.project,
         "vertex.region": options.region,
         "vertex.bucket": options.bucket,
-        "vertex.image": options.image,
+        f"{'kubeflow' if options.runner == 'kubeflow' else 'vertex'}.image": options.image,
         "vertex.service_account": options.service_account,
         "vertex.endpoint": options.endpoint,
+        "kubeflow.host": options.host,
     }
     given = [f"{key}={configuration.quote(value)}" for key, value in places.items() if value is not None]
     if options.data is not None:

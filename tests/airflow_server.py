@@ -45,7 +45,7 @@ SETTINGS = {
     "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
     "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
     # How long a task whose supervisor was killed counts as running.
-    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "45",
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
     "WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
     "DAG_PROCESSOR__REFRESH_INTERVAL": "2",
@@ -55,6 +55,12 @@ SETTINGS = {
 }
 
 Answer = TypeVar("Answer")
+
+
+def inherited() -> dict[str, str]:
+    """What a process of Airflow may see of this environment: nothing that another Airflow or Python is told."""
+    own = ("AIRFLOW", "PYTHON", "VIRTUAL_ENV")
+    return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 
 class ApiError(Exception):
@@ -113,14 +119,8 @@ class AirflowServer:
             "LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
             "LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
         }
-        # What pytest's own environment, or another Airflow, says of Python and Airflow is not for this one.
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AIRFLOW", "PYTHON", "VIRTUAL_ENV"))
-        }
         self.environment = {
-            **inherited,
+            **inherited(),
             "AIRFLOW_HOME": str(home),
             **{f"AIRFLOW__{name}": value for name, value in own.items()},
             "PYTHONWARNINGS": "ignore",
@@ -244,7 +244,7 @@ class AirflowServer:
             raise ApiError(f"{method} {path}", error.code, error.read().decode(errors="replace")) from None
         return json.loads(text) if text else None
 
-    def wait_for_dag(self, dag_id: str, timeout: float = 60) -> dict[str, Any]:
+    def wait_for_dag(self, dag_id: str, timeout: float = 180) -> dict[str, Any]:
         """The DAG when it has been parsed. Raises TimeoutError with the import errors."""
 
         def dag() -> Any:
@@ -271,7 +271,7 @@ class AirflowServer:
         """All runs, the oldest first."""
         return self.api("GET", f"/dags/{dag_id}/dagRuns?limit=1000&order_by=run_after")["dag_runs"]
 
-    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 120) -> dict[str, Any]:
+    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 300) -> dict[str, Any]:
         """The run when its state is success or failed. Raises TimeoutError with told()."""
 
         def finished() -> Any:

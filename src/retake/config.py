@@ -239,6 +239,18 @@ class VertexSection(Section):
         return endpoint.rstrip("/")
 
 
+class KubeflowSection(Section):
+    """How the pipeline runs on open-source Kubeflow Pipelines."""
+
+    host: str = Field("", description="Address of Kubeflow Pipelines' API.")
+    image: str = Field("", description="Container image with this project's code, which every node runs.")
+    secret: str = Field("", description="Kubernetes secret whose key `password` is that of the metadata store.")
+    claims: dict[str, str] = Field(
+        {}, description="Persistent volume claim → where every task mounts it; not needed where all places are gs://."
+    )
+    retries: int = Field(2, ge=0, description="How often a node that failed is tried again.")
+
+
 class Config(Section):
     """Everything that a run depends on besides the records themselves."""
 
@@ -252,6 +264,7 @@ class Config(Section):
     metadata: MetadataSection = MetadataSection()
     airflow: AirflowSection = AirflowSection()
     vertex: VertexSection = VertexSection()
+    kubeflow: KubeflowSection = KubeflowSection()
 
     @model_validator(mode="before")
     @classmethod

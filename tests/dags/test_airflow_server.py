@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from airflow_server import AirflowServer
+from airflow_server import AirflowServer, wait_for
 from postgres_server import postgres_server
 
 DAG_FILE = """
@@ -66,9 +65,7 @@ def test_a_killed_scheduler_takes_its_tasks_with_it_and_works_again_after_its_re
     note = server.home / "sleeper"
     note.unlink(missing_ok=True)
     server.trigger("greeting", {"sleep": 600})
-    deadline = time.monotonic() + 30
-    while not (note.exists() and note.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(lambda: note.exists() and note.read_text(), 120, lambda: "the task has not begun")
     sleeper = Path("/proc", note.read_text(), "cmdline")
     assert b"sleep" in sleeper.read_bytes()
     server.restart("scheduler")

@@ -6,8 +6,8 @@ Airflow's own database and the pipeline's ML Metadata are on PostgreSQL.
 
 from __future__ import annotations
 
+import gzip
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 import pytest
-from airflow_server import AIRFLOW, AirflowServer, free_port, wait_for
+from airflow_server import AIRFLOW, AirflowServer, free_port, inherited, wait_for
 from colours import coloured, write_records
 from gcp_storage_emulator.server import create_server
 from ml_metadata import MetadataStore
@@ -392,7 +392,7 @@ def asked(definitions: Path, script: str, location: str | Path, **variables: str
     told = "\nprint('ANSWER', json.dumps(answer))"
     ended = subprocess.run(
         [AIRFLOW.with_name("python"), "-c", ASK + script + told, str(PROJECT / "dags"), str(location)],
-        env={**os.environ, "AIRFLOW_HOME": str(definitions), "RETAKE_DEFINITIONS": str(definitions), **variables},
+        env={**inherited(), "AIRFLOW_HOME": str(definitions), "RETAKE_DEFINITIONS": str(definitions), **variables},
         capture_output=True,
         text=True,
         timeout=120,
@@ -436,6 +436,18 @@ def test_a_file_that_ends_anywhere_but_after_a_record_is_not_whole(
         (tmp_path / f"{size}-{name}").write_bytes(content[:size])
     (tmp_path / f"more-{name}").write_bytes(content + content[:20])
     assert found(definitions, tmp_path).whole == [str(whole)]
+
+
+def test_a_file_is_packed_or_not_by_its_first_bytes_and_a_broken_one_is_not_whole(
+    definitions: Path, tmp_path: Path
+) -> None:
+    packed = write_records(tmp_path / "really-plain.tfrecord.gz", coloured(1)).rename(tmp_path / "packed.tfrecord")
+    plain = write_records(tmp_path / "really-packed.tfrecord", coloured(1)).rename(tmp_path / "plain.tfrecord.gz")
+    content = packed.read_bytes()
+    (tmp_path / "flipped.tfrecord.gz").write_bytes(content[:40] + bytes(200) + content[240:])
+    (tmp_path / "huge.tfrecord.gz").write_bytes(gzip.compress(b"\xff" * 64))
+    (tmp_path / "text.tfrecord").write_text("no record at all, but a line of text")
+    assert sorted(found(definitions, tmp_path).whole) == sorted([str(packed), str(plain)])
 
 
 def test_whole_files_wait_a_while_for_one_that_is_not_and_longer_while_the_training_is_paused(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from airflow_server import inherited
 from runner_contract import NODES, Place, make_place
 
 PROJECT = Path(__file__).parents[2]
@@ -72,7 +73,7 @@ def definitions(place: Place) -> Path:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     command = [str(AIRFLOW.with_name("airflow")), "db", "migrate"]
-    subprocess.run(command, env={**os.environ, "AIRFLOW_HOME": str(home)}, check=True, capture_output=True)
+    subprocess.run(command, env={**inherited(), "AIRFLOW_HOME": str(home)}, check=True, capture_output=True)
     return home
 
 
@@ -87,7 +88,7 @@ def parsed(home: Path, definitions: Path, script: str = PARSE, **variables: str)
     """What Airflow's parser makes of the DAG file."""
     ended = subprocess.run(
         [AIRFLOW, "-c", script + "\nprint('PARSED', json.dumps(said))", str(PROJECT / "dags" / "image_classifier.py")],
-        env={**os.environ, "AIRFLOW_HOME": str(home), "RETAKE_DEFINITIONS": str(definitions), **variables},
+        env={**inherited(), "AIRFLOW_HOME": str(home), "RETAKE_DEFINITIONS": str(definitions), **variables},
         capture_output=True,
         text=True,
         timeout=120,
@@ -165,13 +166,27 @@ def test_an_outdated_definition_is_an_import_error_that_says_the_command(
     assert definition["command"] in error
 
 
-def test_an_edit_does_not_break_a_run_that_is_going_on(home: Path, definitions: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 1'])
+def test_a_definition_that_is_not_whole_is_an_import_error_that_says_the_command(
+    home: Path, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "colours.json").write_text(content)
+    [error] = parsed(home, tmp_path)["errors"]
+    assert "colours.json is not whole" in error
+    assert "python -m pipelines.run --runner airflow --config colours" in error
+
+
+def test_a_task_sees_its_own_definition_only_and_takes_it_as_it_is(
+    home: Path, definitions: Path, tmp_path: Path
+) -> None:
     definition = json.loads((definitions / "colours.json").read_text())
     definition["sources"]["components/trainer.py"] = "0" * 64
     (tmp_path / "colours.json").write_text(json.dumps(definition))
-    # What Airflow sets while it parses the file for a task.
-    said = parsed(home, tmp_path, _AIRFLOW_PARSING_CONTEXT_DAG_ID="colours", _AIRFLOW_PARSING_CONTEXT_TASK_ID="Trainer")
-    assert said["errors"] == [] and "colours" in said["dags"]
+    (tmp_path / "other.json").write_text("{")
+    for dag, task in (("colours", "Trainer"), ("colours-watch", "wait_for_records")):
+        # What Airflow sets while it parses the file for a task.
+        said = parsed(home, tmp_path, _AIRFLOW_PARSING_CONTEXT_DAG_ID=dag, _AIRFLOW_PARSING_CONTEXT_TASK_ID=task)
+        assert said["errors"] == [] and dag in said["dags"]
 
 
 def test_where_the_project_is_not_on_this_machine_a_definition_is_taken_as_it_is(

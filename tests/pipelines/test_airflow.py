@@ -8,10 +8,9 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import pytest
-from airflow_server import AirflowServer
+from airflow_server import AirflowServer, wait_for
 from runner_contract import Outcome, Place, RunnerContract, Start
 
 PROJECT = Path(__file__).parents[2]
@@ -26,12 +25,14 @@ def compile(place: Place, definitions: Path, *settings: str) -> subprocess.Compl
     )
 
 
-def parsed_since(airflow: AirflowServer, dag_id: str, moment: datetime) -> dict[str, Any]:
-    """Waits until Airflow has read the definition that was written before `moment`."""
-    while True:
-        dag = airflow.wait_for_dag(dag_id)
-        if datetime.fromisoformat(dag["last_parsed_time"].replace("Z", "+00:00")) > moment:
-            return dag
+def wait_until_parsed(airflow: AirflowServer, dag_id: str, since: datetime) -> None:
+    """Until Airflow has read the definition that was written before `since`."""
+
+    def parsed() -> bool:
+        told = airflow.wait_for_dag(dag_id)["last_parsed_time"]
+        return datetime.fromisoformat(told.replace("Z", "+00:00")) > since
+
+    wait_for(parsed, 180, lambda: str(airflow.import_errors()))
 
 
 class TestAirflow(RunnerContract):
@@ -48,7 +49,7 @@ class TestAirflow(RunnerContract):
         def start(place: Place, *settings: str) -> Outcome:
             compiled = compile(place, airflow.home / "defs", "airflow.retries=0", *settings)
             assert compiled.returncode == 0, compiled.stderr
-            parsed_since(airflow, "colours", datetime.now(timezone.utc))
+            wait_until_parsed(airflow, "colours", datetime.now(timezone.utc))
             run_id = airflow.trigger("colours")
             run = airflow.wait_for_run("colours", run_id, timeout=400)
             if run["state"] == "success":

@@ -1,0 +1,139 @@
+"""The Kubeflow Pipelines runner: a task for each node, which runs `pipelines.run_node` in the project's image.
+
+TFX has no runner for open-source Kubeflow any more, and what it compiles for Vertex leaves the search for the blessed
+model to the service. Here each node asks ML Metadata itself, so the tasks need nothing of the service but their order.
+"""
+
+import argparse
+import base64
+import gzip
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+from pipelines import definition as definitions
+from pipelines import metadata
+from pipelines.definition import Definition
+from retake import config as configuration
+from retake.config import Config, KubeflowSection
+from retake.errors import RetakeError, UsageError
+
+PACKED = "RETAKE_DEFINITION"
+"""Environment variable of the tasks: the definition, so that they need no common file for it."""
+
+
+def run(config: Config, options: argparse.Namespace, command: str) -> int:
+    """Compiles the pipeline with the kfp SDK, and submits it unless this is a dry run.
+
+    Args:
+      config: the whole configuration.
+      options: `config` and `dry_run` of the command.
+      command: the command line, for the definition.
+
+    Raises:
+      UsageError: a setting is missing, or names a place that the tasks do not see.
+      RetakeError: a file cannot be read, or the server does not take the pipeline.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    config = configuration.located(config)
+    _check(config, options.dry_run)
+    package = compile(definitions.compile(config, configuration.path_of(options.config), command, {}))
+    if options.dry_run:
+        print(package, end="")
+        return 0
+    print(f"{config.pipeline.name}: run {_submit(package, config)}")
+    return 0
+
+
+def _check(config: Config, dry_run: bool) -> None:
+    if not config.kubeflow.image:
+        raise UsageError("kubeflow.image is missing; give it with --image")
+    if not config.kubeflow.host and not dry_run:
+        raise UsageError("kubeflow.host is missing; give it with --host, or print the pipeline with --dry-run")
+    if config.metadata.url.startswith("sqlite:"):
+        raise UsageError(
+            f"metadata.url {config.metadata.url}: the tasks need a server that all of them reach, "
+            "such as postgresql://USER@HOST/DATABASE"
+        )
+    places = {
+        "pipeline.root": config.pipeline.root,
+        "data.location": config.data.location,
+        "pusher.destination": config.pusher.destination,
+    }
+    mounts = list(config.kubeflow.claims.values())
+    for key, place in places.items():
+        if "://" not in place and not any(Path(place).is_relative_to(mount) for mount in mounts):
+            raise UsageError(f"{key} {place} is on no volume of the tasks; give a gs:// place, or see kubeflow.claims")
+
+
+def compile(definition: Definition) -> str:
+    """The pipeline as the YAML that the kfp SDK and Kubeflow's page load, the same for the same definition."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from kfp import compiler, dsl
+
+    settings = definition.config.kubeflow
+    content = definition.model_dump_json().encode()
+    packed = base64.b64encode(gzip.compress(content, mtime=0)).decode()
+    components = {node.id: _component(definition, node.id, settings.image) for node in definition.nodes}
+
+    @dsl.pipeline(name=definition.pipeline, description=f"Compiled by: {definition.command}")
+    def pipeline(
+        data: str = definition.parameters["data"].default, models: str = definition.parameters["models"].default
+    ) -> None:
+        tasks: dict[str, Any] = {}
+        for node in definition.nodes:
+            task = tasks[node.id] = components[node.id](data=data, models=models)
+            task.set_display_name(node.id)
+            task.set_env_variable(PACKED, packed)
+            task.set_caching_options(False)  # The node looks into its own cache.
+            task.set_retry(settings.retries)
+            task.after(*(tasks[before] for before in node.upstream))
+            _on_kubernetes(task, settings)
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pipeline.yaml"
+        compiler.Compiler().compile(pipeline, str(file))
+        return file.read_text()
+
+
+def _component(definition: Definition, node: str, image: str) -> Any:
+    from kfp import dsl
+
+    def component(data: str, models: str) -> Any:
+        arguments = ["--node", node, "--run-id", f"{definition.pipeline}.{dsl.PIPELINE_JOB_ID_PLACEHOLDER}"]
+        arguments += ["--runner", "kubeflow", "--parameter", f"data={data}", "--parameter", f"models={models}"]
+        command = ["python", "-m", "pipelines.run_node", f"env:{PACKED}"]
+        return dsl.ContainerSpec(image=image, command=command, args=arguments)
+
+    component.__name__ = node
+    component.__annotations__["return"] = dsl.ContainerSpec
+    return dsl.container_component(component)
+
+
+def _on_kubernetes(task: Any, settings: KubeflowSection) -> None:
+    from kfp import kubernetes
+
+    if settings.secret:
+        kubernetes.use_secret_as_env(task, settings.secret, {"password": metadata.PASSWORD_VARIABLE})
+    for claim, mount in settings.claims.items():
+        kubernetes.mount_pvc(task, claim, mount)
+
+
+def _submit(package: str, config: Config) -> str:
+    import kfp
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The client on which versions of the server it is for.
+        file = Path(folder) / "pipeline.yaml"
+        file.write_text(package)
+        try:
+            client = kfp.Client(host=config.kubeflow.host)
+            return str(client.create_run_from_pipeline_package(str(file), enable_caching=False).run_id)
+        except Exception as error:  # Of urllib3, of the client's own API, or a bare RuntimeError.
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            raise RetakeError(
+                f"kubeflow.host {config.kubeflow.host} does not take the pipeline ({type(error).__name__}: {reason})"
+            ) from None
