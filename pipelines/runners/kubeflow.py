@@ -126,7 +126,7 @@ def _on_kubernetes(task: Any, settings: KubeflowSection) -> None:
 def _submit(package: str, config: Config) -> str:
     import kfp
 
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # What it tells of each retry, the error tells, too.
+    logging.disable(logging.WARNING)  # What is told of each retry, the error tells, too.
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The client on which versions of the server it is for.
         file = Path(folder) / "pipeline.yaml"
