@@ -330,6 +330,13 @@ found = image_classifier.listing(sys.argv[2])
 answer = [found, [file for file in found if image_classifier.is_whole(file)]]
 """
 
+FAIL = """
+try:
+    answer = image_classifier.listing(sys.argv[2])
+except Exception as error:
+    answer = str(error)
+"""
+
 PAUSED_LOOKS = 15
 LOOK = f"""
 from collections import defaultdict
@@ -415,8 +422,9 @@ def test_record_files_are_found_at_any_depth_and_nothing_else_is(definitions: Pa
     assert sorted(found(definitions, f"{tmp_path}/").versions) == sorted(map(str, files))
 
 
-def test_a_folder_that_is_not_there_yet_holds_nothing(definitions: Path, tmp_path: Path) -> None:
-    assert found(definitions, tmp_path / "later").versions == {}
+def test_a_folder_that_is_not_there_fails_the_watcher_by_name(definitions: Path, tmp_path: Path) -> None:
+    said = asked(definitions, FAIL, tmp_path / "later")
+    assert said == f"data location {tmp_path / 'later'} is not a folder on this worker"
 
 
 def test_a_file_that_is_written_anew_has_another_version(definitions: Path, tmp_path: Path) -> None:
