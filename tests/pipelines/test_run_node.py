@@ -424,7 +424,7 @@ def refuses(place: str, environment: dict[str, str]) -> None:
     assert process.returncode == 2 and out == ""
     [message] = err.splitlines()
     assert place in message
-    assert "make it with: python -m pipelines.run --runner airflow" in message
+    assert "make it with: .venv/bin/python -m pipelines.run --runner airflow" in message
 
 
 @pytest.mark.parametrize(
