@@ -182,7 +182,9 @@ class AirflowSection(Section):
     retries: int = Field(2, ge=0, description="How often a task that failed is tried again.")
     retry_seconds: float = Field(30.0, gt=0, description="Wait before the first retry; it doubles with each one.")
     watch_seconds: float = Field(
-        60.0, ge=1, description="How often the data location is looked at; new records must rest for as long to be taken."
+        60.0,
+        ge=1,
+        description="How often the data location is looked at; new records must rest for as long to be taken.",
     )
     pods: dict[str, str] = Field(
         {},
