@@ -129,6 +129,11 @@ def compile(config: Config, file: Path, command: str, pods: dict[str, dict[str, 
     )
 
 
+def packed(definition: Definition) -> str:
+    """The definition as a text for an environment variable, which `read` takes as `env:NAME`."""
+    return base64.b64encode(gzip.compress(definition.model_dump_json().encode(), mtime=0)).decode()
+
+
 def read(place: str) -> Definition:
     """Reads a definition from a file, a gs:// object, or as `env:NAME` from an environment variable that holds it
     packed with gzip and base64, for places without a common file system.

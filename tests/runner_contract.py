@@ -6,6 +6,8 @@ how. Fixtures are the story's chapters, each a run that goes on from the one bef
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from colours import CLASSES, coloured, example, picture, write_records
+
+PROJECT = Path(__file__).parents[1]
 
 NODES = [
     "ExampleGen",
@@ -99,6 +103,17 @@ def make_place(folder: Path) -> Place:
     }
     place.config.write_text(yaml.safe_dump(sections))
     return place
+
+
+def compile_for_airflow(place: Place, definitions: Path, *settings: str) -> Path:
+    """Gives `pipelines.run --runner airflow` for the place's configuration, and returns the definitions' folder."""
+    given = [argument for setting in settings for argument in ("--set", setting)]
+    command = [sys.executable, "-m", "pipelines.run", "--runner", "airflow", "--config", str(place.config), *given]
+    ended = subprocess.run(
+        [*command, "--definitions", str(definitions)], cwd=PROJECT, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    return definitions
 
 
 def versions(place: Place) -> list[int]:

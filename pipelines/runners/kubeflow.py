@@ -5,8 +5,6 @@ model to the service. Here each node asks ML Metadata itself, so the tasks need 
 """
 
 import argparse
-import base64
-import gzip
 import logging
 import os
 import tempfile
@@ -76,8 +74,7 @@ def compile(definition: Definition) -> str:
         from kfp import compiler, dsl
 
     settings = definition.config.kubeflow
-    content = definition.model_dump_json().encode()
-    packed = base64.b64encode(gzip.compress(content, mtime=0)).decode()
+    packed = definitions.packed(definition)
     components = {node.id: _component(definition, node.id, settings.image) for node in definition.nodes}
 
     @dsl.pipeline(name=definition.pipeline, description=f"Compiled by: {definition.command}")

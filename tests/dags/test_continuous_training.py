@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,21 +21,13 @@ from colours import coloured, write_records
 from gcp_storage_emulator.server import create_server
 from ml_metadata import MetadataStore
 from postgres_server import Postgres, postgres_server
-from runner_contract import FIRST, PER_CLASS, Place, make_place
+from runner_contract import FIRST, PER_CLASS, Place, compile_for_airflow, make_place
 
 from pipelines import metadata
 
 PROJECT = Path(__file__).parents[2]
 LONG = 600
 KILLED = ("scheduler", "triggerer")
-
-
-def compile(place: Place, *settings: str) -> Path:
-    """The folder with the definition."""
-    given = [argument for setting in settings for argument in ("--set", setting)]
-    command = [sys.executable, "-m", "pipelines.run", "--runner", "airflow", "--config", str(place.config), *given]
-    subprocess.run([*command, "--definitions", str(place.folder / "definitions")], cwd=PROJECT, check=True, timeout=120)
-    return place.folder / "definitions"
 
 
 class Watch(NamedTuple):
@@ -135,7 +126,7 @@ def watch(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Itera
     url = f"postgresql://{postgres.user}@{postgres.host}:{postgres.port}/metadata"
     lenient = ["evaluator.min_accuracy=0", "evaluator.max_regression=1", "trainer.epochs=5"]
     soon = ["airflow.watch_seconds=2", "airflow.retry_seconds=1"]
-    definitions = compile(place, f"metadata.url={url}", *lenient, *soon)
+    definitions = compile_for_airflow(place, place.folder / "definitions", f"metadata.url={url}", *lenient, *soon)
     with AirflowServer(
         place.folder / "airflow",
         PROJECT / "dags",
@@ -391,7 +382,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def definitions(small: Place) -> Path:
-    return compile(small)
+    return compile_for_airflow(small, small.folder / "definitions")
 
 
 def asked(definitions: Path, script: str, location: str | Path, **variables: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from airflow_server import inherited
-from runner_contract import NODES, Place, make_place
+from runner_contract import NODES, Place, compile_for_airflow, make_place
 
 PROJECT = Path(__file__).parents[2]
 AIRFLOW = PROJECT / ".airflow" / "venv" / "bin" / "python"
@@ -66,7 +66,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def definitions(place: Place) -> Path:
-    return compile(place, "definitions")
+    return compile_for_airflow(place, place.folder / "definitions")
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +75,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [str(AIRFLOW.with_name("airflow")), "db", "migrate"]
     subprocess.run(command, env={**inherited(), "AIRFLOW_HOME": str(home)}, check=True, capture_output=True)
     return home
-
-
-def compile(place: Place, folder: str, *settings: str) -> Path:
-    given = [argument for setting in settings for argument in ("--set", setting)]
-    command = [sys.executable, "-m", "pipelines.run", "--runner", "airflow", "--config", str(place.config), *given]
-    subprocess.run([*command, "--definitions", str(place.folder / folder)], cwd=PROJECT, check=True)
-    return place.folder / folder
 
 
 def parsed(home: Path, definitions: Path, script: str = PARSE, **variables: str) -> Any:
@@ -224,7 +217,7 @@ class TestPods:
         template["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = 1
         (place.folder / "gpu.yaml").write_text(yaml.safe_dump(template))
         pods = json.dumps({"*": str(PROJECT / "dags" / "pod.yaml"), "Trainer": str(place.folder / "gpu.yaml")})
-        said = parsed(home, compile(place, "pods", f"airflow.pods={pods}"), PODS)
+        said = parsed(home, compile_for_airflow(place, place.folder / "pods", f"airflow.pods={pods}"), PODS)
         assert said["errors"] == []
         return said
 
@@ -273,5 +266,7 @@ def arguments(pod: Any) -> list[str]:
 
 def test_a_pod_for_one_node_leaves_the_others_on_the_worker(place: Place, home: Path) -> None:
     pods = json.dumps({"Trainer": str(PROJECT / "dags" / "pod.yaml")})
-    kinds = parsed(home, compile(place, "one", f"airflow.pods={pods}"))["dags"]["colours"]["kinds"]
+    kinds = parsed(home, compile_for_airflow(place, place.folder / "one", f"airflow.pods={pods}"))["dags"]["colours"][
+        "kinds"
+    ]
     assert kinds == {**dict.fromkeys(NODES, "NodeOperator"), "Trainer": "KubernetesPodOperator"}

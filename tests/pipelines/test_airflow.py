@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 from airflow_server import AirflowServer, wait_for
-from runner_contract import Outcome, Place, RunnerContract, Start
+from runner_contract import Outcome, Place, RunnerContract, Start, compile_for_airflow
 
 PROJECT = Path(__file__).parents[2]
-
-
-def compile(place: Place, definitions: Path, *settings: str) -> subprocess.CompletedProcess[str]:
-    """Gives `pipelines.run --runner airflow` for the place's configuration."""
-    given = [argument for setting in ("airflow.retry_seconds=1", *settings) for argument in ("--set", setting)]
-    command = [sys.executable, "-m", "pipelines.run", "--runner", "airflow", "--config", str(place.config), *given]
-    return subprocess.run(
-        [*command, "--definitions", str(definitions)], cwd=PROJECT, capture_output=True, text=True, timeout=120
-    )
 
 
 def wait_until_parsed(airflow: AirflowServer, dag_id: str, since: datetime) -> None:
@@ -47,8 +36,7 @@ class TestAirflow(RunnerContract):
     @classmethod
     def start(cls, airflow: AirflowServer) -> Start:
         def start(place: Place, *settings: str) -> Outcome:
-            compiled = compile(place, airflow.home / "defs", "airflow.retries=0", *settings)
-            assert compiled.returncode == 0, compiled.stderr
+            compile_for_airflow(place, airflow.home / "defs", "airflow.retries=0", *settings)
             wait_until_parsed(airflow, "colours", datetime.now(timezone.utc))
             run_id = airflow.trigger("colours")
             run = airflow.wait_for_run("colours", run_id, timeout=400)

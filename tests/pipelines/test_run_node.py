@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from ml_metadata import ListOptions, MetadataStore
 from postgres_server import Postgres, postgres_server
-from runner_contract import BROKEN, FIELDS, FIRST, NODES, Place, make_place
+from runner_contract import BROKEN, FIELDS, FIRST, NODES, Place, compile_for_airflow, make_place
 
 from pipelines import metadata
 
@@ -36,11 +36,7 @@ class Told(NamedTuple):
 
 def compile(place: Place, *settings: str) -> Path:
     """Makes the definition of the place's configuration."""
-    folder = place.folder / "definitions"
-    given = [argument for setting in settings for argument in ("--set", setting)]
-    command = [sys.executable, "-m", "pipelines.run", "--runner", "airflow", "--config", place.config, *given]
-    ended = subprocess.run([*command, "--definitions", folder], cwd=PROJECT, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
+    folder = compile_for_airflow(place, place.folder / "definitions", *settings)
     return max(folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
 
 
