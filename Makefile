@@ -12,7 +12,7 @@ airflow: setup setup-airflow ## start an Airflow of your own on this machine, wi
 	@.ci/airflow
 
 test: lint types imports setup-airflow setup-function ## every check and every test
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: setup ## style and formatting
 	.venv/bin/ruff check
