@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,21 @@ _STATES: dict[int, NodeState] = {
     metadata_store_pb2.Execution.CACHED: "cached",
     metadata_store_pb2.Execution.RUNNING: "running",
 }
+
+_get_artifacts_by_id = MetadataStore.get_artifacts_by_id
+
+
+def _in_the_order_of_the_ids(
+    store: MetadataStore, artifact_ids: Iterable[int], *options: Any
+) -> list[metadata_store_pb2.Artifact]:
+    """Artifacts with these ids. TFX's cache pairs them with the events that the ids are from, but PostgreSQL gives rows
+    in the order in which they were written last: a cached Trainer's `model` would be its `model_run`."""
+    ids = list(dict.fromkeys(artifact_ids))
+    found = {artifact.id: artifact for artifact in _get_artifacts_by_id(store, ids, *options)}
+    return [found[each] for each in ids if each in found]
+
+
+MetadataStore.get_artifacts_by_id = _in_the_order_of_the_ids
 
 
 def connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:

@@ -1,10 +1,13 @@
-"""The Kubeflow Pipelines runner: what it compiles, and what it refuses."""
+"""The Kubeflow Pipelines runner: what it compiles, walked on this machine, and the contract of all runners."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ import pytest
 import yaml
 from airflow_server import free_port
 from kfp import components
-from runner_contract import NODES, Place, make_place
+from postgres_server import Postgres, postgres_server
+from runner_contract import NODES, Outcome, Place, RunnerContract, Start, make_place
 
 from pipelines import metadata
 
@@ -39,6 +43,39 @@ def compiled(place: Place, *settings: str) -> tuple[dict[str, Any], dict[str, An
     assert components.load_component_from_text(ended.stdout).pipeline_spec.pipeline_info.name == "colours"
     pipeline, platforms = yaml.safe_load_all(ended.stdout)
     return pipeline, platforms
+
+
+def walk(pipeline: dict[str, Any], run_id: str) -> tuple[str | None, str]:
+    """Runs each task's command on this machine, after the tasks that it depends on; stops where one fails.
+
+    Returns:
+      The node that failed, if any, and what the last command said.
+    """
+    parameters = {
+        name: told["defaultValue"] for name, told in pipeline["root"]["inputDefinitions"]["parameters"].items()
+    }
+    filled = {f"{{{{$.inputs.parameters['{name}']}}}}": value for name, value in parameters.items()}
+    filled["{{$.pipeline_job_uuid}}"] = run_id
+    tasks, done, said = dict(pipeline["root"]["dag"]["tasks"]), set[str](), ""
+    while tasks:
+        name = next(name for name, task in tasks.items() if done >= {*task.get("dependentTasks", [])})
+        task = tasks.pop(name)
+        executor = pipeline["components"][task["componentRef"]["name"]]["executorLabel"]
+        container = pipeline["deploymentSpec"]["executors"][executor]["container"]
+        assert container["image"] == IMAGE
+        words = [*container["command"], *container["args"]]
+        for placeholder, value in filled.items():
+            words = [word.replace(placeholder, value) for word in words]
+        assert words.pop(0) == "python"
+        environment = {each["name"]: each["value"] for each in container["env"]}
+        ended = subprocess.run(
+            [sys.executable, *words], env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
+        )
+        said = ended.stdout + ended.stderr
+        if ended.returncode:
+            return task["taskInfo"]["name"], said
+        done.add(name)
+    return None, said
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +137,30 @@ def test_a_server_that_does_not_answer_is_told_in_a_line(place: Place) -> None:
     assert ended.returncode == 1
     assert host in ended.stderr and "Traceback" not in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+class TestKubeflow(RunnerContract):
+    """The tasks' commands run on this machine, with ML Metadata on PostgreSQL."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def postgres(cls) -> Iterator[Postgres]:
+        with postgres_server() as server, pytest.MonkeyPatch.context() as patch:
+            patch.setenv(metadata.PASSWORD_VARIABLE, server.password)
+            server.create_database("metadata")
+            yield server
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def start(cls, postgres: Postgres) -> Start:
+        ids = count(1)
+        url = f"postgresql://{postgres.user}@{postgres.host}:{postgres.port}/metadata"
+
+        def start(place: Place, *settings: str) -> Outcome:
+            pipeline, _ = compiled(place, f"metadata.url={url}", *settings)
+            run_id = f"run-{next(ids)}"
+            failed, said = walk(pipeline, run_id)
+            summary = place.root / "runs" / f"colours.{run_id}" / "summary.json"
+            return Outcome(int(failed is not None), json.loads(summary.read_text()), f"{failed}: {said}")
+
+        return start

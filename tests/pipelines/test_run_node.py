@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from ml_metadata import ListOptions, MetadataStore
+from ml_metadata.proto.metadata_store_pb2 import Artifact, ArtifactType
 from postgres_server import Postgres, postgres_server
 from runner_contract import BROKEN, FIELDS, FIRST, NODES, Place, compile_for_airflow, make_place
 
@@ -466,6 +467,19 @@ def shared(place: Place, postgres: Postgres) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(metadata.PASSWORD_VARIABLE, postgres.password)
         yield compile(place, "pipeline.name=shared", f"pipeline.root={place.folder}/shared", f"metadata.url={url}")
+
+
+def test_artifacts_come_in_the_order_of_their_ids_from_postgresql(postgres: Postgres) -> None:
+    postgres.create_database("order")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(metadata.PASSWORD_VARIABLE, postgres.password)
+        url = f"postgresql://{postgres.user}@{postgres.host}:{postgres.port}/order"
+        store = MetadataStore(metadata.connection_config(url))
+    type_id = store.put_artifact_type(ArtifactType(name="Thing"))
+    first, second = store.put_artifacts([Artifact(type_id=type_id, uri="a"), Artifact(type_id=type_id, uri="b")])
+    store.put_artifacts([Artifact(id=first, type_id=type_id, uri="c")])
+    assert [each.id for each in store.get_artifacts_by_id([first, second])] == [first, second]
+    assert [each.id for each in store.get_artifacts_by_id([second, 99, first, second])] == [second, first]
 
 
 def test_nodes_run_one_after_the_other_side_by_side_and_again_on_postgresql(shared: Path) -> None:
