@@ -401,8 +401,8 @@ class Google:
 
     def link(self, name: str) -> str:
         """The page of a job."""
-        if self._vertex.endpoint:
-            return self._vertex.endpoint
+        if _here(self._vertex):
+            return f"{self._vertex.endpoint}/#{name}"
         page = f"locations/{self._vertex.region}/pipelines/runs/{name.rpartition('/')[2]}"
         return f"https://console.cloud.google.com/vertex-ai/{page}?project={self._vertex.project}"
 

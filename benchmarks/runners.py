@@ -1,7 +1,8 @@
-"""What running node by node costs: the embedded sample under the local runner, by `run_node`, and under Airflow.
+"""What running node by node costs: the embedded sample under the local runner, by `run_node`, under Airflow, and on a
+Vertex on this machine.
 
-python -m benchmarks.airflow prints a Markdown table. It needs both environments (`make setup setup-airflow`). Run it
-alone on the machine; it takes about four minutes on 2 cores.
+python -m benchmarks.runners prints a Markdown table. It needs both environments (`make setup setup-airflow`). Run it
+alone on the machine; it takes about five minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -46,17 +47,20 @@ def main() -> None:
         nodewise = node_by_node(work)
         say("Airflow …")
         airflow = under_airflow(work)
+        say("the Vertex emulator …")
+        vertex = on_vertex(work)
 
-    print("| node | work | local runner | `run_node` | over its work | Airflow task | gap before |")
-    print("|---|---|---|---|---|---|---|")
+    print("| node | work | local runner | `run_node` | over its work | Airflow task | gap | Vertex task | gap |")
+    print("|---|---|---|---|---|---|---|---|---|")
     over = {node: nodewise.waited[node] - nodewise.work[node] for node in nodewise.work}
     for node, seconds in local.work.items():
         columns = [seconds, local.waited[node], nodewise.waited[node], over[node]]
-        columns += [airflow.waited[node], airflow.gaps[node]]
+        columns += [airflow.waited[node], airflow.gaps[node], vertex.waited[node], vertex.gaps[node]]
         print(f"| {node} |", " | ".join(f"{each:.1f}" for each in columns), "|")
     sums = [sum(local.work.values()), local.whole, nodewise.whole, sum(over.values()), airflow.whole]
-    print("| whole run |", " | ".join(f"{each:.1f}" for each in sums), "| |")
-    print("| / local runner |", " | ".join(f"{each / local.whole:.2f}" for each in sums), "| |")
+    for what, by, digits in (("whole run", 1.0, 1), ("/ local runner", local.whole, 2)):
+        shares = [f"{each / by:.{digits}f}" for each in (*sums, vertex.whole)]
+        print(f"| {what} |", " | ".join([*shares[:-1], "", shares[-1], ""]), "|")
     for node in ("SchemaGen", "Resolver"):
         print(f"\n{node}: {over[node]:.1f} s over its own work (at most {ALLOWED})", end="")
     print()
@@ -120,15 +124,37 @@ def under_airflow(work: Path) -> Times:
         tasks = server.tasks("sample", run_id)
         summary = server.xcom("sample", run_id, "Pusher")
     # The API server takes the trigger; the scheduler starts the run.
-    triggered = moment(ended["queued_at"])
-    started = {node: moment(task["start_date"]) for node, task in tasks.items()}
-    finished = {node: moment(task["end_date"]) for node, task in tasks.items()}
+    triggered, over = moment(ended["queued_at"]), moment(ended["end_date"])
+    tasks = {node: (moment(task["start_date"]), moment(task["end_date"])) for node, task in tasks.items()}
+    return times(work, triggered, over, tasks, works(summary))
+
+
+def on_vertex(work: Path) -> Times:
+    sys.path.insert(0, str(PROJECT / "tests"))
+    from google.cloud import aiplatform
+    from vertex_emulator import PROJECT as PROJECT_ID
+    from vertex_emulator import REGION, vertex_emulator
+
+    with vertex_emulator(work / "vertex") as emulator:
+        project = ["--project", PROJECT_ID, "--region", REGION, "--image", "retake"]
+        places = settings(work, "vertex-root")
+        run("pipelines.run", "--runner", "vertex", *project, "--endpoint", emulator.url, "--wait", *places)
+        [job] = aiplatform.PipelineJob.list()
+    tasks: dict[str, tuple[float, float]] = {}
+    for task in job.task_details:
+        node = task.task_name.partition("-")[0]  # A resolver is two tasks.
+        start, end = task.start_time.timestamp(), task.end_time.timestamp()
+        begun, ended = tasks.get(node, (start, end))
+        tasks[node] = min(begun, start), max(ended, end)
+    return times(work, job.create_time.timestamp(), moment(job.to_dict()["endTime"]), tasks, {})
+
+
+def times(work: Path, begun: float, over: float, tasks: dict[str, tuple[float, float]], own: dict[str, float]) -> Times:
     gaps = {}
-    for node in json.loads((definitions / "sample.json").read_text())["nodes"]:
-        ready = max((finished[before] for before in node["upstream"]), default=triggered)
-        gaps[node["id"]] = started[node["id"]] - ready
-    waited = {node: finished[node] - started[node] for node in tasks}
-    return Times(moment(ended["end_date"]) - triggered, works(summary), waited, gaps)
+    for node in json.loads((work / "sample.json").read_text())["nodes"]:
+        ready = max((tasks[before][1] for before in node["upstream"]), default=begun)
+        gaps[node["id"]] = tasks[node["id"]][0] - ready
+    return Times(over - begun, own, {node: end - start for node, (start, end) in tasks.items()}, gaps)
 
 
 def moment(text: str) -> float:
