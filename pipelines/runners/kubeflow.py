@@ -5,10 +5,12 @@ model to the service. Here each node asks ML Metadata itself, so the tasks need 
 """
 
 import argparse
+import io
 import logging
 import os
 import tempfile
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,8 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
     if options.dry_run:
         print(package, end="")
         return 0
-    print(f"{config.pipeline.name}: run {_submit(package, config)}")
+    run_id = _submit(package, config)
+    print(f"{config.pipeline.name} · run {run_id}\n{config.kubeflow.host.rstrip('/')}/#/runs/details/{run_id}")
     return 0
 
 
@@ -124,7 +127,7 @@ def _submit(package: str, config: Config) -> str:
     import kfp
 
     logging.disable(logging.WARNING)  # What is told of each retry, the error tells, too.
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # The client on which versions of the server it is for.
         file = Path(folder) / "pipeline.yaml"
         file.write_text(package)

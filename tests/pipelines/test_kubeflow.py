@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -137,6 +139,43 @@ def test_a_server_that_does_not_answer_is_told_in_a_line(place: Place) -> None:
     assert ended.returncode == 1
     assert host in ended.stderr and "Traceback" not in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+class Api(BaseHTTPRequestHandler):
+    """Kubeflow Pipelines' service, as far as a client submits a run to it."""
+
+    submitted: ClassVar[list[dict[str, Any]]] = []
+
+    def do_GET(self) -> None:
+        experiments = {"experiments": [{"experiment_id": "e", "display_name": "Default"}]}
+        self.answer(experiments if "/experiments" in self.path else {"multi_user": False})
+
+    def do_POST(self) -> None:
+        self.submitted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.answer({"run_id": "run-7"})
+
+    def answer(self, content: dict[str, Any]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_run_of_the_compiled_pipeline_is_submitted_and_its_page_told(place: Place) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = f"http://127.0.0.1:{server.server_port}"
+        ended = call(*command(place), "--image", IMAGE, "--host", host)
+        server.shutdown()
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == f"colours · run run-7\n{host}/#/runs/details/run-7\n" and ended.stderr == ""
+    [run] = Api.submitted
+    pipeline, platforms = compiled(place)
+    assert run["pipeline_spec"]["pipeline_spec"]["root"] == pipeline["root"]
+    assert run["pipeline_spec"]["platform_spec"] == platforms
 
 
 class TestKubeflow(RunnerContract):
