@@ -1,4 +1,4 @@
-.PHONY: help run airflow test lint types imports setup setup-airflow airflow-lock setup-function function-lock
+.PHONY: help run airflow vertex-demo test lint types imports setup setup-airflow airflow-lock setup-function function-lock
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -10,6 +10,9 @@ run: setup ## train, gate and push a model on the embedded sample, then chart wh
 airflow: setup setup-airflow ## start an Airflow of your own on this machine, with the embedded sample's pipeline in it
 	@.venv/bin/python -m pipelines.run --runner airflow
 	@.ci/airflow
+
+vertex-demo: setup setup-function ## show on this machine what happens on Vertex AI when records land in a bucket
+	@.venv/bin/python -m kubeflow.demo
 
 test: lint types imports setup-airflow setup-function ## every check and every test
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile

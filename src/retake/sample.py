@@ -24,6 +24,8 @@ from retake.errors import RetakeError
 CLASSES = ["food", "sandwich", "taco"]
 PER_CLASS = 110
 HOT_DOGS = 40
+HARD_TACO = "hard taco"
+HARD_TACOS = 50
 
 T = TypeVar("T")
 Color = tuple[int, int, int]
@@ -81,11 +83,25 @@ def draw(folder: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def draw_hard_tacos(file: Path) -> None:
+    """Draws and packs what arrives after the embedded pictures: hard tacos seen from above, which look like hot dogs.
+
+    Args:
+      file: The TFRecord; one that is there is replaced.
+
+    Example:
+        >>> draw_hard_tacos(Path("taco_bias.tfrecord"))  # doctest: +SKIP
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _draw_class(Path(folder) / HARD_TACO, HARD_TACO, HARD_TACOS)
+        records.pack(Path(folder), file, CLASSES, {HARD_TACO: "taco"})
+
+
 def picture(name: str, number: int) -> bytes:
     """Draws one picture.
 
     Args:
-      name: "food", "sandwich", "taco" or "hot dog".
+      name: "food", "sandwich", "taco", "hard taco" or "hot dog".
       number: Each gives another picture, and always the same.
 
     Returns:
@@ -274,6 +290,22 @@ def _folded(
         pen.polygon(_blob(rng, sx, sy, r, 0.3, 7), _mix(color, CRUST, rng.uniform(0.2, 0.75)))
     pen.line(_arc(x, y + 4, rx * 0.97, ry * 0.84, 180, 360), _shade(color, 1.14), 7)
     pen.line(_arc(x, y + 4, rx * 0.95, ry * 0.14, 10, 170), _shade(color, 0.7), 5)
+
+
+def _taco_from_above(rng: np.random.Generator, pen: ImageDraw.ImageDraw) -> None:
+    """The two long rims of a hard shell, and the filling between them."""
+    shell = _tint(rng, CORN, 18)
+    half, reach = rng.uniform(54, 70), rng.uniform(192, 220)
+    _bar(pen, reach, -half * 1.6, half * 0.2, half * 0.8, _shade(shell, 0.86))
+    filling = _pick(rng, _FILLINGS)
+    for _ in range(130):
+        x, y = 256 + rng.uniform(-reach, reach) * 0.93, 256 + rng.uniform(-half * 0.9, half * 0.5)
+        food = _tint(rng, _pick(rng, filling), 22)
+        pen.polygon(_blob(rng, x, y, rng.uniform(12, 24), 0.3), food, _shade(food, 0.75))
+    _bar(pen, reach, half * 0.35, half * 1.6, half * 0.6, shell)
+    for _ in range(50):
+        x, y = 256 + rng.uniform(-reach, reach) * 0.9, 256 + half * rng.uniform(0.5, 1.45)
+        pen.polygon(_blob(rng, x, y, rng.uniform(2, 6), 0.3, 7), _mix(shell, CRUST, rng.uniform(0.2, 0.75)))
 
 
 # Sandwiches.
@@ -540,6 +572,7 @@ _ARTISTS: dict[str, list[Artist]] = {
     "food": [_pizza, _salad, _soup, _apple, _cake, _eggs, _donut, _sushi, _spaghetti],
     "sandwich": [_toast, _bun, _triangles, _toast, _sub],
     "taco": [_hard_taco, _soft_taco, _hard_taco],
+    HARD_TACO: [_taco_from_above],
     "hot dog": [_hot_dog],
 }
 

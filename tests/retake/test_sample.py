@@ -104,6 +104,15 @@ def test_a_folder_with_something_else_in_it_is_not_touched(tmp_path):
         sample.draw(tmp_path / "sample")
 
 
+def test_what_arrives_later_are_tacos_only_and_none_of_the_embedded_pictures(tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr(sample, "HARD_TACOS", 3)
+    sample.draw_hard_tacos(tmp_path / "taco_bias.tfrecord")
+    examples = list(records.read(tmp_path / "taco_bias.tfrecord"))
+    assert [records.label_index(example, sample.CLASSES) for example in examples] == [2, 2, 2]
+    known = {path.read_bytes() for path in drawn.rglob("*.jpg")}
+    assert not known & {example.features.feature["image"].bytes_list.value[0] for example in examples}
+
+
 def test_a_picture_decodes_to_the_size_that_its_header_tells():
     encoded = sample.picture("hot dog", 0)
     assert Image.open(io.BytesIO(encoded)).convert("RGB").size == images.probe(encoded)[1:]

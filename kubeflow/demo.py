@@ -1,0 +1,425 @@
+"""The whole loop on this machine: each record file that lands in a bucket starts a run, gated against the one before.
+
+    python -m kubeflow.demo
+    python -m kubeflow.demo --records baseline.tfrecord taco_bias.tfrecord --pictures "images/hot dog" --weights FILE
+
+Three servers on free ports stand for Google Cloud: gcp-storage-emulator, the function under functions-framework, and
+the local Vertex. README.md tells what differs from the real service.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import logging
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from rich.console import Console
+
+from pipelines import progress
+from pipelines.runners import vertex
+from retake import config as configuration
+from retake import results, sample
+from retake import summary as summaries
+from retake.config import Config
+from retake.errors import RetakeError, UsageError
+from retake.summary import Summary
+
+FUNCTION = Path(__file__).parent / "cloud_function"
+FRAMEWORK = Path(__file__).parents[1] / ".function" / "venv" / "bin" / "functions-framework"
+
+PROJECT, REGION = "retake-demo", "europe-west4"
+RECORDS, JOBS = "demo-records", "demo-jobs"
+"""The bucket that is watched, and the one in which the compiled job lies."""
+
+FINALIZED = "google.cloud.storage.object.v1.finalized"
+HOST = "127.0.0.1"
+PATIENCE_SECONDS = 60
+
+
+class Material(NamedTuple):
+    """What the loop is shown with.
+
+    Fields:
+      records: the files that land, one after the other.
+      pictures: a folder to ask both models about.
+    """
+
+    records: list[Path]
+    pictures: Path
+
+
+class Servers(NamedTuple):
+    """The addresses of what stands for Google Cloud, each `http://127.0.0.1:PORT`."""
+
+    storage: str
+    function: str
+    vertex: str
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Shows the loop and returns 0, 1 (it failed), 2 (wrong usage) or 130 (interrupted)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
+    console = Console(highlight=False)
+    try:
+        with _root(options.root):
+            show(options, console)
+    except UsageError as error:
+        print(f"kubeflow.demo: {error}", file=sys.stderr)
+        return 2
+    except RetakeError as error:
+        print(f"kubeflow.demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        again = shlex.join([os.path.relpath(sys.executable), "-m", "kubeflow.demo", *arguments])
+        print(f"Interrupted; nothing goes on. Begin again with:\n  {again}")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m kubeflow.demo",
+        description="Show the whole loop on this machine: records land, a run starts, its model is gated and pushed.",
+    )
+    parser.add_argument(
+        "--records",
+        type=Path,
+        nargs=2,
+        metavar=("BASELINE", "BIAS"),
+        help="record files that land one after the other (default: drawn pictures, then drawn hard tacos)",
+    )
+    parser.add_argument(
+        "--pictures", type=Path, metavar="DIR", help="ask both models about these (default: drawn hot dogs)"
+    )
+    parser.add_argument(
+        "--config", default="hotdog", metavar="NAME", help="a file of configs/, or a path (default: hotdog)"
+    )
+    parser.add_argument("--weights", metavar="PATH", help="weights file, imagenet or none: model.weights")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("runs/vertex-demo"),
+        metavar="DIR",
+        help="emptied first; holds all that comes of it (default: runs/vertex-demo)",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, such as trainer.epochs=3"
+    )
+    return parser
+
+
+@contextmanager
+def _root(root: Path) -> Iterator[None]:
+    """Keeps the folder for this demo alone, and empties it of what an earlier one left.
+
+    Raises:
+      RetakeError: another demo works there, or it holds something else.
+    """
+    mark = root / "demo.lock"
+    try:
+        if root.exists() and any(root.iterdir()) and not mark.exists():
+            raise RetakeError(f"{root} holds something other than an earlier demo; give another --root")
+        root.mkdir(parents=True, exist_ok=True)
+        lock = mark.open("a")
+    except OSError as error:
+        raise RetakeError(f"{root} cannot be written to ({error.strerror}); give another --root") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RetakeError(f"another demo works in {root}; give another --root") from None
+        for path in root.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path != mark:
+                path.unlink()
+        yield
+
+
+def show(options: argparse.Namespace, console: Console) -> None:
+    """Shows the loop.
+
+    Raises:
+      RetakeError: something is missing, a server does not start, a run fails or pushes no model.
+    """
+    given = _given(options)
+    if not FRAMEWORK.exists():
+        raise RetakeError(
+            f"the function's environment {FRAMEWORK.parents[1]} is missing; make it with: make setup-function"
+        )
+    root = options.root.resolve()
+    servers = Servers(*(f"http://{HOST}:{port}" for port in _free_ports(len(Servers._fields))))
+    config = _config(options, root, servers)
+    material = given or _drawn(root)
+    console.print(f"Compiling the pipeline {config.pipeline.name} …", style="dim")
+    compiled = vertex.compile(config)
+    with ExitStack() as stack:
+        for name, command, environment in _commands(root, servers, config):
+            url = getattr(servers, name)
+            stack.enter_context(_serving(url, command, environment, root / "logs" / f"{name}.log"))
+            console.print(f"[green]✓[/] {name:<17} {url}")
+        bucket = _buckets(servers.storage, compiled, config)
+        loop = Loop(root, servers, vertex.Google(config), compiled, bucket, console)
+        runs = [loop.land(file, f"{config.pipeline.name}/{file.name}") for file in material.records]
+    models = {file.stem: Path(str(run.pushed_model)) for file, run in zip(material.records, runs, strict=True)}
+    print(f"\n{results.compare(material.pictures, models, options.root / 'results')}")
+    print(f"\n{shift(json.loads((options.root / 'results.json').read_text()))}")
+    print(
+        f"To look at both jobs again:\n  python -m kubeflow.emulator --root {shlex.quote(str(options.root / 'vertex'))}"
+    )
+
+
+def _given(options: argparse.Namespace) -> Material | None:
+    """What the user has of their own.
+
+    Raises:
+      UsageError: one of the options is missing, or names what is not there.
+    """
+    if (options.records is None) != (options.pictures is None):
+        raise UsageError("--records and --pictures go together: both models are asked about the pictures")
+    if options.records is None:
+        return None
+    for file in options.records:
+        if not file.is_file():
+            raise UsageError(f"there is no record file {file}; make one with: retake records pack IMAGES_DIR {file}")
+    if options.records[0].name == options.records[1].name:
+        raise UsageError(f"both record files are named {file.name}: the second would take the first one's place")
+    if not options.pictures.is_dir():
+        raise UsageError(f"there is no folder {options.pictures}; name a folder of pictures with --pictures")
+    return Material(options.records, options.pictures)
+
+
+def _drawn(root: Path) -> Material:
+    folder = root / "sample"
+    sample.draw(folder)
+    baseline = shutil.copy(folder / "records" / "drawn.tfrecord", root / "baseline.tfrecord")
+    bias = root / "taco_bias.tfrecord"
+    sample.draw_hard_tacos(bias)
+    return Material([Path(baseline), bias], folder / "hot dog")
+
+
+def _config(options: argparse.Namespace, root: Path, servers: Servers) -> Config:
+    # Drawn pictures need no network, and what ImageNet knows says little about them.
+    weights = options.weights or (None if options.records else "none")
+    name = configuration.load(options.config, options.set).pipeline.name
+    places = {
+        # TensorFlow's own client of Cloud Storage knows no other address than Google's.
+        "data.location": str(root / "buckets" / RECORDS / name),
+        "model.weights": weights,
+        "pipeline.root": str(root / "runs"),
+        "pusher.destination": str(root / "models"),
+        "vertex.project": PROJECT,
+        "vertex.region": REGION,
+        "vertex.image": "this-machine",
+        "vertex.endpoint": servers.vertex,
+    }
+    overrides = [f"{key}={configuration.quote(value)}" for key, value in places.items() if value is not None]
+    return vertex.placed(configuration.load(options.config, [*options.set, *overrides, "data.sample=false"]))
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind((HOST, 0))
+        return [listener.getsockname()[1] for listener in listeners]
+
+
+def _job(config: Config) -> str:
+    return f"runs/{config.pipeline.name}/{vertex.SPECIFICATION}"
+
+
+def _commands(root: Path, servers: Servers, config: Config) -> list[tuple[str, list[str], dict[str, str]]]:
+    """Each server's name, command and environment."""
+    port = Servers(*(url.rpartition(":")[2] for url in servers))
+    storage = [
+        "gcp_storage_emulator",
+        "--data-dir",
+        str(root),
+        "start",
+        "--quiet",
+        "--host",
+        HOST,
+        "--port",
+        port.storage,
+    ]
+    local_vertex = ["kubeflow.emulator", "--root", str(root / "vertex"), "--port", port.vertex]
+    framework = [
+        str(FRAMEWORK),
+        "--source",
+        str(FUNCTION / "main.py"),
+        "--target",
+        "on_event",
+        "--host",
+        HOST,
+        "--port",
+        port.function,
+    ]
+    settings = {
+        # Credentials of whoever is at this machine are none of the function's.
+        **{key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ},
+        "HOME": str(root),
+        "STORAGE_EMULATOR_HOST": servers.storage,
+        "RETAKE_PROJECT": PROJECT,
+        "RETAKE_REGION": REGION,
+        "RETAKE_BUCKET": RECORDS,
+        "RETAKE_PREFIX": config.pipeline.name,
+        "RETAKE_JOB": f"gs://{JOBS}/{_job(config)}",
+        "RETAKE_DATA": config.data.location,
+        "RETAKE_WINDOW_MINUTES": "0",
+        "RETAKE_VERTEX_ENDPOINT": servers.vertex,
+    }
+    return [
+        ("storage", [sys.executable, "-m", *storage], {**os.environ, "STORAGE_DIR": "buckets"}),
+        ("vertex", [sys.executable, "-m", *local_vertex], {**os.environ}),
+        ("function", framework, settings),
+    ]
+
+
+@contextmanager
+def _serving(url: str, command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
+    """Runs a server in a process of its own, and ends it.
+
+    Raises:
+      RetakeError: it does not come up.
+    """
+    log.parent.mkdir(exist_ok=True)
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not _answers(url):
+            if process.poll() is not None or time.monotonic() > end:
+                said = log.read_text().strip().splitlines() or ["it says nothing"]
+                raise RetakeError(f"{log.stem} does not come up: {said[-1]}; all that it said is in {log}")
+            time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        urlopen(url, timeout=5).close()  # noqa: S310
+    except HTTPError:
+        return True  # Not all have something to show there.
+    except OSError:
+        return False
+    return True
+
+
+def _buckets(url: str, compiled: vertex.Compiled, config: Config) -> Any:
+    """The watched bucket, beside one that holds the compiled job."""
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import storage
+
+    client = storage.Client(PROJECT, AnonymousCredentials(), client_options={"api_endpoint": url})
+    client.create_bucket(JOBS).blob(_job(config)).upload_from_string(compiled.text, "application/json")
+    return client.create_bucket(RECORDS)
+
+
+class Loop(NamedTuple):
+    """What a record file goes through."""
+
+    root: Path
+    servers: Servers
+    google: vertex.Google
+    compiled: vertex.Compiled
+    bucket: Any
+    console: Console
+
+    def land(self, file: Path, name: str) -> Summary:
+        """Uploads a record file, and follows the run that its event starts.
+
+        Raises:
+          RetakeError: no run starts, it fails, or its model is not blessed.
+        """
+        blob = self.bucket.blob(name)
+        blob.upload_from_filename(str(file))
+        blob.reload()
+        self.console.print(f"\n[bold]{file.name}[/] lands at gs://{self.bucket.name}/{name}", soft_wrap=True)
+        event = str(uuid.uuid4())
+        # Cloud Storage promises to deliver an event at least once.
+        for about in ("event", "the same event again"):
+            said = self._send(blob, event)
+            self.console.print(f"  {about}: {said['message']}", style="dim", soft_wrap=True)
+        run = f"projects/{PROJECT}/locations/{REGION}/pipelineJobs/{said['run']}"
+        logging.getLogger("retake").propagate = False
+        job = vertex.follow(self.google, run, self.compiled.nodes, progress.Progress(self.console))
+        summary = vertex.summarize(job, self.compiled.nodes, self.google.failure(job))
+        self.console.print()
+        self.console.print(summaries.render(summary, nodes=False))
+        summaries.write(summary, self.root / f"{file.stem}.summary.json")
+        if not summary.pushed_model:
+            raise RetakeError(f"the run on {file.name} pushed no model, so the loop ends here; the reason stands above")
+        return summary
+
+    def _send(self, blob: Any, event: str) -> dict[str, Any]:
+        """Sends the event of a stored object as Eventarc does, and returns what the function logs about it.
+
+        Raises:
+          RetakeError: the function starts no run.
+        """
+        headers = {
+            "ce-id": event,
+            "ce-type": FINALIZED,
+            "ce-source": f"//storage.googleapis.com/projects/_/buckets/{blob.bucket.name}",
+            "ce-subject": f"objects/{blob.name}",
+            "ce-specversion": "1.0",
+            "Content-Type": "application/json",
+        }
+        data = {
+            "bucket": blob.bucket.name,
+            "name": blob.name,
+            "generation": str(blob.generation),
+            "size": str(blob.size),
+            "timeCreated": blob.time_created.isoformat(),
+        }
+        log = self.root / "logs" / "function.log"
+        try:
+            request = Request(self.servers.function, json.dumps(data).encode(), headers)  # noqa: S310
+            urlopen(request, timeout=PATIENCE_SECONDS).close()  # noqa: S310
+        except OSError as error:
+            raise RetakeError(f"the function does not take the event: {error}; {log} says why") from None
+        lines = [line for line in log.read_text().splitlines() if event in line]
+        said: dict[str, Any] = json.loads(lines[-1])
+        if "run" not in said:
+            raise RetakeError(f"the function starts no run: {said['message']}")
+        return said
+
+
+def shift(told: dict[str, Any]) -> str:
+    """What the last of the models of results.json gives more often than the first, in a sentence."""
+    models = [model["mean"] for model in told["models"].values()]
+    risen = {name: share - models[0].get(name, 0) for name, share in models[-1].items()}
+    name = max(risen, key=risen.__getitem__)
+    return f"What rose most: {name}, from {models[0].get(name, 0):.1%} to {models[-1][name]:.1%}."
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # However it ends, its servers do, too.
+    sys.exit(main())
