@@ -83,6 +83,10 @@ class Image:
         self.variables |= {"UV_PYTHON": sys._base_executable, "UV_LINK_MODE": "hardlink"}  # type: ignore[attr-defined]
         self.variables.pop("UV_NO_CACHE", None)
 
+    def arg(self, value: str) -> None:
+        name, _, default = value.partition("=")
+        self.variables.setdefault(name, default.strip('"'))
+
     def workdir(self, value: str) -> None:
         self.folder = self.inside(value)
         self.folder.mkdir(parents=True)
@@ -100,6 +104,19 @@ class Image:
     def run(self, value: str) -> None:
         if "uv sync" in value:  # What comes before installs the tools that are here already.
             subprocess.run(["sh", "-c", value], cwd=self.folder, env=self.variables, check=True, timeout=3600)
+
+    def change(self, extra: str) -> set[str]:
+        """What the last step would install (+) or remove (-) with an extra, as uv finds out without a network."""
+        said = subprocess.run(
+            ["sh", "-c", f"{of('build', 'RUN')[-1]} --dry-run --offline"],
+            cwd=self.folder,
+            env={**self.variables, "EXTRA": extra},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
+        )
+        return set(re.findall(r"^ ([+~-] \S+)", said.stderr, re.MULTILINE))
 
     def call(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Runs a command as a task would, away from the project's folder."""
@@ -204,6 +221,17 @@ def test_records_are_written_by_compiled_code(image: Image) -> None:
     """Here a compiler may be there that the Dockerfile forgot."""
     assert image.call("python", "-c", "import crcmod._crcfunext").returncode == 0
     assert any("install" in value and " gcc " in value for value in of("build", "RUN"))
+
+
+def test_for_gpus_it_holds_the_cuda_that_tensorflow_is_built_for_and_changes_nothing_else(image: Image) -> None:
+    code = "import tensorflow as tf; about = tf.sysconfig.get_build_info(); print(about['cuda_version'], about['cudnn_version'])"  # noqa: E501
+    cuda, cudnn = image.call("python", "-c", code).stdout.split()
+    others = image.change("gpu") - image.change("")
+    assert all(change.startswith("+ nvidia-") for change in others)
+    added = dict(change.removeprefix("+ nvidia-").split("-cu12==") for change in others)
+    assert {"cublas", "cuda-nvcc", "cuda-runtime", "cudnn", "cufft", "cusolver", "cusparse", "nccl"} <= set(added)
+    assert added["cuda-runtime"].startswith(f"{cuda}.")
+    assert added["cudnn"].startswith(f"{cudnn}.")
 
 
 @pytest.mark.parametrize(
