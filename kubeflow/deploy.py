@@ -20,6 +20,7 @@ from typing import NamedTuple
 FUNCTION = Path(__file__).parent / "cloud_function"
 
 SERVICES = "aiplatform artifactregistry cloudbuild cloudfunctions cloudtasks eventarc iam logging pubsub run storage"
+DATAFLOW_SERVICES = "compute dataflow"
 
 SUBMIT = "aiplatform.pipelineJobs.create,aiplatform.pipelineJobs.list"
 """All that the function may do on Vertex AI; the predefined roles allow far more."""
@@ -47,6 +48,7 @@ class Settings(NamedTuple):
       job: the compiled job.
       name: begins the names of everything else.
       window: minutes; see cloud_function/main.py.
+      dataflow: whether Beam nodes run on Dataflow.
     """
 
     project: str
@@ -57,6 +59,7 @@ class Settings(NamedTuple):
     job: str
     name: str
     window: int
+    dataflow: bool
 
     def account(self, role: str) -> str:
         return f"{self.name}-{role}@{self.project}.iam.gserviceaccount.com"
@@ -170,6 +173,11 @@ def grants(to: Settings) -> Iterator[Grant]:
         look = "TensorFlow and Beam look at a bucket before they look into it"
         yield Grant(on_bucket(bucket), runner, "roles/storage.legacyBucketReader", look, [])
     yield Grant(registry, runner, "roles/artifactregistry.reader", "pulls the image", [here])
+    if to.dataflow:
+        itself = ["iam", "service-accounts", to.account("runner")]
+        yield Grant(project, runner, "roles/dataflow.developer", "Beam nodes submit jobs of Dataflow", always)
+        yield Grant(itself, runner, "roles/iam.serviceAccountUser", "those jobs' workers run as it, too", [])
+        yield Grant(project, runner, "roles/dataflow.worker", "and ask Dataflow for their work", always)
 
     yield Grant(project, function, f"projects/{to.project}/roles/{to.submitter}", "submits and lists jobs", always)
     yield Grant(on_bucket(to.bucket), function, "roles/storage.objectViewer", "reads the compiled job", [])
@@ -281,8 +289,9 @@ class Gcloud:
 
 def create(to: Settings, gcloud: Gcloud) -> None:
     """Makes what is not there, and the function what its folder holds."""
-    apis = [f"{service}.googleapis.com" for service in SERVICES.split()]
-    gcloud.do(f"services: {SERVICES}", ["services", "enable", *apis])
+    services = f"{SERVICES} {DATAFLOW_SERVICES}" if to.dataflow else SERVICES
+    apis = [f"{service}.googleapis.com" for service in services.split()]
+    gcloud.do(f"services: {services}", ["services", "enable", *apis])
     for thing in things(to):
         gcloud.once(thing.what, thing.describe, thing.create, wanted=True)
     if gcloud.dry_run:
@@ -303,7 +312,7 @@ def destroy(to: Settings, gcloud: Gcloud, data: bool) -> None:
         ["functions", "delete", to.name, "--gen2", here],
         wanted=False,
     )
-    for grant in reversed(list(grants(to))):
+    for grant in reversed(list(grants(to._replace(dataflow=True)))):  # Any call before may have been for Dataflow.
         if grant.member != STORAGE_AGENT:  # Other triggers of the project need it, too.
             revoke(grant, gcloud)
     for thing in reversed(list(things(to))):
@@ -336,6 +345,7 @@ def main(arguments: list[str] | None = None) -> int:
         job=f"gs://{options.bucket}/runs/{options.pipeline}/pipeline.json",
         name=options.name,
         window=options.window,
+        dataflow=options.dataflow,
     )
     gcloud = Gcloud(to.project, options.dry_run)
     if options.dry_run:
@@ -396,6 +406,7 @@ def _parser() -> argparse.ArgumentParser:
         default="retake",
         help="begins all names; another for each deployment of a project",
     )
+    parser.add_argument("--dataflow", action="store_true", help="let the Beam nodes run on Dataflow, too")
     parser.add_argument("--dry-run", action="store_true", help="print the commands as a shell script, run none")
     parser.add_argument(
         "--delete-data", action="store_true", help="destroy: the buckets, too, with records, artifacts and models"

@@ -13,9 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from pipelines.runners import vertex
+from retake import config as configuration
+from retake.config import Config
 
 PROJECT = Path(__file__).parents[2]
 WHERE = ["--project", "my-project", "--region", "europe-west4", "--bucket", "my-bucket", "--pipeline", "hotdog"]
+ACTIONS = [["create"], ["create", "--dataflow"], ["destroy", "--delete-data"]]
 TAKEN = "another-ones-bucket"
 
 GCLOUD = f"""#!{sys.executable}
@@ -156,6 +162,13 @@ def test_a_call_after_one_that_failed_goes_on(cloud: Cloud) -> None:
     assert cloud.deploy(*WHERE).returncode == 0
 
 
+def test_the_services_of_dataflow_are_enabled_only_for_it(cloud: Cloud) -> None:
+    for option, there in ([], False), (["--dataflow"], True):
+        cloud.deploy(*WHERE, *option)
+        enabled = cloud.calls()[0]
+        assert ({"dataflow.googleapis.com", "compute.googleapis.com"} <= set(enabled)) is there
+
+
 def test_a_bucket_of_someone_else_stops_it_with_what_gcloud_says(cloud: Cloud) -> None:
     failed = cloud.deploy(*WHERE, "--records", f"{TAKEN}/hotdog")
     assert failed.returncode == 1
@@ -190,6 +203,13 @@ def test_destroy_takes_all_away_but_the_data(deployed: Cloud) -> None:
     assert deployed.deploy(*WHERE).returncode == 0
 
 
+def test_destroy_takes_the_rights_for_dataflow_away_without_being_told_of_them(cloud: Cloud) -> None:
+    assert cloud.deploy(*WHERE, "--dataflow").returncode == 0
+    assert "roles/dataflow.worker" in json.dumps(cloud.there())
+    assert cloud.deploy("destroy", *WHERE).returncode == 0
+    assert "retake-runner" not in json.dumps(cloud.there())
+
+
 def test_destroy_takes_the_data_away_when_told_so(deployed: Cloud) -> None:
     assert deployed.deploy("destroy", "--delete-data", *WHERE).returncode == 0
     assert not [thing for thing in deployed.there() if thing[0] == "storage"]
@@ -200,14 +220,14 @@ def test_destroy_does_not_take_an_error_for_nothing_there(deployed: Cloud) -> No
     assert deployed.deploy("destroy", *WHERE).returncode == 1
 
 
-@pytest.mark.parametrize("action", [[], ["destroy", "--delete-data"]], ids=["create", "destroy"])
+@pytest.mark.parametrize("action", ACTIONS, ids=" ".join)
 def test_a_dry_run_calls_nothing_and_prints_a_script_that_does_the_same(
     cloud: Cloud, action: list[str], tmp_path_factory: Any
 ) -> None:
     other = Cloud(tmp_path_factory.mktemp("other"))
-    if action:
+    if "destroy" in action:
         for each in (cloud, other):
-            assert each.deploy(*WHERE).returncode == 0
+            assert each.deploy(*WHERE, "--dataflow").returncode == 0
             each.calls()
     before = cloud.there()
     dry = cloud.deploy(*action, *WHERE, "--dry-run")
@@ -253,8 +273,11 @@ def test_a_wrong_setting_is_named_and_nothing_is_called(cloud: Cloud, flag: str,
     assert not (cloud.folder / "pwned").exists()
 
 
-def test_every_account_has_the_roles_it_needs_and_no_role_that_rules_the_project(cloud: Cloud) -> None:
-    cloud.deploy(*WHERE)
+@pytest.mark.parametrize("dataflow", [[], ["--dataflow"]], ids=["vertex", "dataflow"])
+def test_every_account_has_the_roles_it_needs_and_no_role_that_rules_the_project(
+    cloud: Cloud, dataflow: list[str]
+) -> None:
+    cloud.deploy(*WHERE, *dataflow)
     roles: dict[str, set[tuple[str, str]]] = {}
     for call in cloud.calls():
         if "--member" in " ".join(call):
@@ -269,6 +292,7 @@ def test_every_account_has_the_roles_it_needs_and_no_role_that_rules_the_project
             "storage.objectViewer",
             "storage.legacyBucketReader",
             "artifactregistry.reader",
+            *(("dataflow.developer", "dataflow.worker", "iam.serviceAccountUser") if dataflow else ()),
         },
         "retake-function": {
             "retake_submitter",
@@ -282,6 +306,8 @@ def test_every_account_has_the_roles_it_needs_and_no_role_that_rules_the_project
     }
     assert ("storage.objectViewer", "gs://my-bucket-records") in roles["retake-runner"]
     assert ("storage.objectUser", "gs://my-bucket-records") not in roles["retake-runner"]
+    acts_as = {on for role, on in roles["retake-runner"] if role == "iam.serviceAccountUser"}
+    assert acts_as <= {"retake-runner@my-project.iam.gserviceaccount.com"}
 
 
 def test_the_function_starts_with_what_it_is_deployed_with(cloud: Cloud) -> None:
@@ -304,25 +330,51 @@ def test_the_function_starts_with_what_it_is_deployed_with(cloud: Cloud) -> None
     assert "retake-runner@my-project.iam.gserviceaccount.com" in started.stdout
 
 
-def test_the_job_is_where_the_runner_puts_it() -> None:
-    from pipelines.runners import vertex
-    from retake import config as configuration
+def placed(**sections: Any) -> Config:
+    """A pipeline's configuration on Vertex AI, with what `deploy` made for it."""
+    service = {"project": "my-project", "region": "europe-west4", "bucket": "my-bucket", "image": "registry/retake:1"}
+    service["service_account"] = "retake-runner@my-project.iam.gserviceaccount.com"
+    given = configuration.load("hotdog").model_dump() | sections
+    return vertex.placed(Config(**{**given, "vertex": {**given["vertex"], **service}}))
 
-    settings = configuration.load("hotdog")
-    settings = settings.model_copy(
-        update={
-            "vertex": settings.vertex.model_copy(
-                update={"project": "my-project", "region": "europe-west4", "bucket": "my-bucket", "image": "i:1"}
-            )
-        }
-    )
-    assert f"{vertex.placed(settings).pipeline.root}/{vertex.SPECIFICATION}" == (
-        "gs://my-bucket/runs/hotdog/pipeline.json"
-    )
+
+def readme(section: str) -> Any:
+    """The piece of a configuration that the README shows."""
+    [text] = re.findall(rf"```yaml\n({section}:.*?)```", (PROJECT / "kubeflow" / "README.md").read_text(), re.DOTALL)
+    return yaml.safe_load(text)
+
+
+def test_the_job_is_where_the_runner_puts_it() -> None:
+    assert f"{placed().pipeline.root}/{vertex.SPECIFICATION}" == "gs://my-bucket/runs/hotdog/pipeline.json"
+
+
+def test_the_gpu_of_the_readme_is_a_setting() -> None:
+    assert placed(**readme("vertex")).vertex.machines["Trainer"].accelerators == 1
+
+
+def test_what_the_readme_says_of_dataflow_becomes_a_job_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import GoogleCloudOptions
+    from apache_beam.runners.dataflow.internal import apiclient
+
+    from pipelines import factory
+
+    # Asks the bucket of something that would only be warned of.
+    monkeypatch.setattr(GoogleCloudOptions, "_warn_if_soft_delete_policy_enabled", lambda *_: None)
+    arguments = placed(**readme("beam")).beam.arguments
+    pipeline = beam.Pipeline(argv=[*factory.NO_PACKAGE, *arguments, "--dry_run=true"])
+    pipeline | beam.Create(["taco"])
+    job = pipeline.run().job  # Raises when Beam finds a setting missing or wrong.
+    made = apiclient.Environment([], pipeline.options, "9", "", pipeline.runner.proto_pipeline).proto
+    assert (job.google_cloud_options.project, job.google_cloud_options.region) == ("my-project", "europe-west4")
+    assert job.google_cloud_options.staging_location.startswith("gs://my-bucket/runs/hotdog/tmp/")
+    assert made.serviceAccountEmail == "retake-runner@my-project.iam.gserviceaccount.com"
+    images = {image.containerImage for pool in made.workerPools for image in pool.sdkHarnessContainerImages}
+    assert images == {"registry/retake:1-dataflow"}
 
 
 @pytest.mark.skipif(not shutil.which("gcloud"), reason="no gcloud on this machine to ask")
-@pytest.mark.parametrize("action", [[], ["destroy", "--delete-data"]], ids=["create", "destroy"])
+@pytest.mark.parametrize("action", ACTIONS, ids=" ".join)
 def test_the_real_gcloud_knows_every_command_and_flag(cloud: Cloud, action: list[str], tmp_path: Path) -> None:
     script = cloud.deploy(*action, *WHERE, "--dry-run").stdout
     asked = [{"command_string": shlex.join(shlex.split(command))} for command in commands(script)]
