@@ -122,6 +122,8 @@ def keep(starter: int, home: Path) -> int:
         if ended:
             log_file = home / "logs" / f"{ended}.log"
             print(f"airflow: its {ended} has ended, so all of it stops; {log_file} says why", file=sys.stderr)
+    for number in STOPS:  # A second one must not leave half of them running.
+        signal.signal(number, signal.SIG_IGN)
     stop(components)
     return 1 if ended else 0
 
