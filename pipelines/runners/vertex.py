@@ -218,6 +218,7 @@ def compile(config: Config) -> Compiled:
             if machine.accelerator:
                 accelerator = {"type": machine.accelerator, "count": str(machine.accelerators)}
                 container["resources"]["accelerator"] = accelerator
+            container["image"] = machine.image or container["image"]
         if config.vertex.retries:
             tasks[node]["retryPolicy"] = {"maxRetryCount": config.vertex.retries}
     return Compiled(job, nodes)
@@ -321,8 +322,10 @@ class Google:
                     f"bucket {name} is in {bucket.location.lower()}, and the job would run in {region}: "
                     "give a bucket of that region with --bucket, or another region with --region"
                 )
-        if (manifest := _manifest(self._vertex.image)) and not _here(self._vertex):
-            self._check_image(manifest)
+        others = [machine.image for machine in self._vertex.machines.values() if machine.image]
+        for image in dict.fromkeys([self._vertex.image, *others]):
+            if (manifest := _manifest(image)) and not _here(self._vertex):
+                self._check_image(image, manifest)
         if data.startswith("gs://"):
             bucket, _, prefix = f"{data.rstrip('/')}/".removeprefix("gs://").partition("/")
             # Only the nodes need to be allowed to look there.
@@ -339,14 +342,13 @@ class Google:
     def _bucket(self) -> str:
         return self._root.removeprefix("gs://").partition("/")[0]
 
-    def _check_image(self, manifest: str) -> None:
+    def _check_image(self, image: str, manifest: str) -> None:
         from google.auth.transport.requests import AuthorizedSession
 
-        image = self._vertex.image
         with _explained(f"reading of image {image}"):
             answer = AuthorizedSession(self._credentials).head(manifest, headers={"Accept": MANIFESTS}, timeout=SECONDS)
         if answer.status_code == 404:
-            raise RetakeError(f"image {image} is not there; push it, or give another one with --image")
+            raise RetakeError(f"image {image} is not there; push it, or name another one")
         if answer.status_code in (401, 403):
             raise RetakeError(f"reading of image {image} is not permitted; ask for the role Artifact Registry Reader")
 

@@ -200,6 +200,7 @@ class Machine(Section):
     memory_gb: float = Field(gt=0)
     accelerator: str | None = None
     accelerators: int = Field(1, gt=0)
+    image: str | None = None
 
 
 Label = Annotated[str, Field(pattern=r"^[a-z0-9_-]{0,63}$")]
@@ -223,7 +224,8 @@ class VertexSection(Section):
     machines: dict[str, Machine] = Field(
         {},
         description='Node → what its machine has, `*` for all others: {"Trainer": {"cpus": 8, "memory_gb": 30, '
-        '"accelerator": "NVIDIA_TESLA_T4", "accelerators": 1}}. Without one, Vertex takes what it takes by default.',
+        '"accelerator": "NVIDIA_TESLA_T4", "accelerators": 1, "image": "IMAGE-gpu"}}. Without one, Vertex takes what '
+        "it takes by default; without an image of its own, a node runs in `vertex.image`.",
     )
     retries: int = Field(0, ge=0, description="How often a node that failed is tried again.")
 

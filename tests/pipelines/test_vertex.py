@@ -121,7 +121,7 @@ class TestCompiled:
         assert "ExampleValidator" in pusher["dependentTasks"]
 
     def test_settings_reach_the_job(self, tmp_path: Path) -> None:
-        gpu = {"cpus": 8, "memory_gb": 30, "accelerator": "NVIDIA_TESLA_T4", "accelerators": 2}
+        gpu = {"cpus": 8, "memory_gb": 30, "accelerator": "NVIDIA_TESLA_T4", "accelerators": 2, "image": "retake:gpu"}
         machines = {"Trainer": gpu, "*": {"cpus": 2, "memory_gb": 4}}
         dataflow = ["--runner=DataflowRunner", "--region={region}", "--temp_location={root}/beam"]
         weights = tmp_path / "small.weights.h5"
@@ -140,6 +140,8 @@ class TestCompiled:
             "accelerator": {"type": "NVIDIA_TESLA_T4", "count": "2"},
         }
         assert container(made, "ExampleGen")["resources"] == {"cpuLimit": 2, "memoryLimit": 4}
+        images = [container(made, node)["image"] for node in ("ExampleGen", "Trainer")]
+        assert images == [settings().vertex.image, "retake:gpu"]
         assert made.job["labels"]["team"] == "birds"
         assert made.job["serviceAccount"] == "a@b.c"
         tasks = specification(made)["root"]["dag"]["tasks"]
@@ -407,7 +409,7 @@ class TestErrors:
     def test_an_image_that_the_registry_does_not_have_is_named(self, tmp_path: Path, status: int, told: str) -> None:
         with server(lambda *_: (status, {})) as registry:
             google = vertex.Google(here(tmp_path, "http://127.0.0.1:9"))
-            check = lambda: google._check_image(f"{registry}/v2/p/r/retake/manifests/1")  # noqa: E731
+            check = lambda: google._check_image("retake:1", f"{registry}/v2/p/r/retake/manifests/1")  # noqa: E731
             if told is None:
                 check()
             else:
