@@ -48,6 +48,10 @@ RECORDS, JOBS = "demo-records", "demo-jobs"
 """The bucket that is watched, and the one in which the compiled job lies."""
 
 FINALIZED = "google.cloud.storage.object.v1.finalized"
+DRAWN = ["model.weights=none", "trainer.class_weights=false", 'trainer.record_weights={"baseline*": 1, "*": 4}']
+"""Settings for the drawn pictures. ImageNet's weights would need a network; where classes are balanced, each new taco
+takes from the old ones what it adds; and the weight of configs/hotdog.yaml costs the old pictures too much."""
+
 HOST = "127.0.0.1"
 PATIENCE_SECONDS = 60
 
@@ -78,8 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(highlight=False)
     try:
-        with _root(options.root):
-            show(options, console)
+        show(options, console)
     except UsageError as error:
         print(f"kubeflow.demo: {error}", file=sys.stderr)
         return 2
@@ -167,22 +170,24 @@ def show(options: argparse.Namespace, console: Console) -> None:
     root = options.root.resolve()
     servers = Servers(*(f"http://{HOST}:{port}" for port in _free_ports(len(Servers._fields))))
     config = _config(options, root, servers)
-    material = given or _drawn(root)
     console.print(f"Compiling the pipeline {config.pipeline.name} …", style="dim")
     compiled = vertex.compile(config)
-    with ExitStack() as stack:
-        for name, command, environment in _commands(root, servers, config):
-            url = getattr(servers, name)
-            stack.enter_context(_serving(url, command, environment, root / "logs" / f"{name}.log"))
-            console.print(f"[green]✓[/] {name:<17} {url}")
-        bucket = _buckets(servers.storage, compiled, config)
-        loop = Loop(root, servers, vertex.Google(config), compiled, bucket, console)
-        runs = [loop.land(file, f"{config.pipeline.name}/{file.name}") for file in material.records]
-    models = {file.stem: Path(str(run.pushed_model)) for file, run in zip(material.records, runs, strict=True)}
-    print(f"\n{results.compare(material.pictures, models, options.root / 'results')}")
-    print(f"\n{shift(json.loads((options.root / 'results.json').read_text()))}")
+    with _root(options.root):
+        material = given or _drawn(root)
+        with ExitStack() as stack:
+            for name, command, environment in _commands(root, servers, config):
+                url = getattr(servers, name)
+                stack.enter_context(_serving(url, command, environment, root / "logs" / f"{name}.log"))
+                console.print(f"[green]✓[/] {name:<17} {url}")
+            console.print(f"Watch the runs at {servers.vertex}")
+            bucket = _buckets(servers.storage, compiled, config)
+            loop = Loop(root, servers, vertex.Google(config), compiled, bucket, console)
+            runs = [loop.land(file, f"{config.pipeline.name}/{file.name}") for file in material.records]
+        models = {file.stem: Path(str(run.pushed_model)) for file, run in zip(material.records, runs, strict=True)}
+        print(f"\n{results.compare(material.pictures, models, options.root / 'results')}")
+        print(f"\n{shift(json.loads((root / 'results.json').read_text()))}")
     print(
-        f"To look at both jobs again:\n  python -m kubeflow.emulator --root {shlex.quote(str(options.root / 'vertex'))}"
+        f"To look at both runs again:\n  python -m kubeflow.emulator --root {shlex.quote(str(options.root / 'vertex'))}"
     )
 
 
@@ -203,6 +208,9 @@ def _given(options: argparse.Namespace) -> Material | None:
         raise UsageError(f"both record files are named {file.name}: the second would take the first one's place")
     if not options.pictures.is_dir():
         raise UsageError(f"there is no folder {options.pictures}; name a folder of pictures with --pictures")
+    for path in (*options.records, options.pictures):
+        if path.resolve().is_relative_to(options.root.resolve()):
+            raise UsageError(f"{path} lies in {options.root}, which is emptied first; give another --root")
     return Material(options.records, options.pictures)
 
 
@@ -216,13 +224,12 @@ def _drawn(root: Path) -> Material:
 
 
 def _config(options: argparse.Namespace, root: Path, servers: Servers) -> Config:
-    # Drawn pictures need no network, and what ImageNet knows says little about them.
-    weights = options.weights or (None if options.records else "none")
-    name = configuration.load(options.config, options.set).pipeline.name
+    settings = [*([] if options.records else DRAWN), *options.set]
+    name = configuration.load(options.config, settings).pipeline.name
     places = {
         # TensorFlow's own client of Cloud Storage knows no other address than Google's.
         "data.location": str(root / "buckets" / RECORDS / name),
-        "model.weights": weights,
+        "model.weights": options.weights,
         "pipeline.root": str(root / "runs"),
         "pusher.destination": str(root / "models"),
         "vertex.project": PROJECT,
@@ -231,7 +238,7 @@ def _config(options: argparse.Namespace, root: Path, servers: Servers) -> Config
         "vertex.endpoint": servers.vertex,
     }
     overrides = [f"{key}={configuration.quote(value)}" for key, value in places.items() if value is not None]
-    return vertex.placed(configuration.load(options.config, [*options.set, *overrides, "data.sample=false"]))
+    return vertex.placed(configuration.load(options.config, [*settings, *overrides, "data.sample=false"]))
 
 
 def _free_ports(count: int) -> list[int]:

@@ -140,7 +140,7 @@ class TestLoop:
 def test_an_interrupted_demo_leaves_no_process_and_can_begin_again(tmp_path: Path) -> None:
     process = subprocess.Popen([*DEMO, "--root", tmp_path / "demo"], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     log = tmp_path / "demo" / "logs" / "function.log"
-    until(lambda: log.exists() and "started retake-" in log.read_text())
+    until(lambda: log.exists() and "started retake-" in log.read_text(), 300)
     refused = call(*DEMO, "--root", tmp_path / "demo")
     assert refused.returncode == 1
     assert refused.stderr.strip() == f"kubeflow.demo: another demo works in {tmp_path / 'demo'}; give another --root"
@@ -157,6 +157,7 @@ def test_an_interrupted_demo_leaves_no_process_and_can_begin_again(tmp_path: Pat
         (["--records", "none.tfrecord", "no.tfrecord", "--pictures", "."], "there is no record file none.tfrecord; "),
         (["--records", __file__, __file__, "--pictures", "."], "both record files are named test_demo.py: "),
         (["--records", __file__, "README.md", "--pictures", "none"], "there is no folder none; "),
+        (["--root", "tests", "--records", __file__, "README.md", "--pictures", "docs"], f"{__file__} lies in tests, "),
         (["--pictures", "."], "--records and --pictures go together: "),
         (["--config", "none"], "configuration 'configs/none.yaml' cannot be read "),
         (["--set", "trainer.epochs=many"], "configs/hotdog.yaml with --set: trainer.epochs = "),
