@@ -50,10 +50,10 @@ RECORDS, JOBS = "demo-records", "demo-jobs"
 FINALIZED = "google.cloud.storage.object.v1.finalized"
 DRAWN = ["model.weights=none", "trainer.class_weights=false", 'trainer.record_weights={"baseline*": 1, "*": 4}']
 """Settings for the drawn pictures. ImageNet's weights would need a network; where classes are balanced, each new taco
-takes from the old ones what it adds; and the weight of configs/hotdog.yaml costs the old pictures too much."""
+takes from the old ones what it adds; and the weight in configs/hotdog.yaml costs accuracy on the old pictures."""
 
 HOST = "127.0.0.1"
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 
 
 class Material(NamedTuple):
@@ -177,7 +177,7 @@ def show(options: argparse.Namespace, console: Console) -> None:
         with ExitStack() as stack:
             for name, command, environment in _commands(root, servers, config):
                 url = getattr(servers, name)
-                stack.enter_context(_serving(url, command, environment, root / "logs" / f"{name}.log"))
+                stack.enter_context(serving(url, command, environment, root / "logs" / f"{name}.log"))
                 console.print(f"[green]✓[/] {name:<17} {url}")
             console.print(f"Watch the runs at {servers.vertex}")
             bucket = _buckets(servers.storage, compiled, config)
@@ -186,9 +186,8 @@ def show(options: argparse.Namespace, console: Console) -> None:
         models = {file.stem: Path(str(run.pushed_model)) for file, run in zip(material.records, runs, strict=True)}
         print(f"\n{results.compare(material.pictures, models, options.root / 'results')}")
         print(f"\n{shift(json.loads((root / 'results.json').read_text()))}")
-    print(
-        f"To look at both runs again:\n  python -m kubeflow.emulator --root {shlex.quote(str(options.root / 'vertex'))}"
-    )
+    again = [os.path.relpath(sys.executable), "-m", "kubeflow.emulator", "--root", str(options.root / "vertex")]
+    print(f"To look at both runs again:\n  {shlex.join(again)}")
 
 
 def _given(options: argparse.Namespace) -> Material | None:
@@ -268,17 +267,6 @@ def _commands(root: Path, servers: Servers, config: Config) -> list[tuple[str, l
         port.storage,
     ]
     local_vertex = ["kubeflow.emulator", "--root", str(root / "vertex"), "--port", port.vertex]
-    framework = [
-        str(FRAMEWORK),
-        "--source",
-        str(FUNCTION / "main.py"),
-        "--target",
-        "on_event",
-        "--host",
-        HOST,
-        "--port",
-        port.function,
-    ]
     settings = {
         # Credentials of whoever is at this machine are none of the function's.
         **{key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ},
@@ -296,19 +284,25 @@ def _commands(root: Path, servers: Servers, config: Config) -> list[tuple[str, l
     return [
         ("storage", [sys.executable, "-m", *storage], {**os.environ, "STORAGE_DIR": "buckets"}),
         ("vertex", [sys.executable, "-m", *local_vertex], {**os.environ}),
-        ("function", framework, settings),
+        ("function", function_command(port.function), settings),
     ]
 
 
+def function_command(port: str) -> list[str]:
+    """Serves the function under functions-framework."""
+    source = ["--source", str(FUNCTION / "main.py"), "--target", "on_event"]
+    return [str(FRAMEWORK), *source, "--host", HOST, "--port", port]
+
+
 @contextmanager
-def _serving(url: str, command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
+def serving(url: str, command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
     """Runs a server in a process of its own, and ends it.
 
     Raises:
       RetakeError: it does not come up.
     """
     log.parent.mkdir(exist_ok=True)
-    with log.open("w") as output:
+    with log.open("a") as output:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )

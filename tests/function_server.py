@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import subprocess
 import threading
 import uuid
 from collections.abc import Callable
@@ -20,13 +19,9 @@ from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import Request, urlopen
 
-from airflow_server import free_port, wait_for
+from airflow_server import free_port
 
-PROJECT = Path(__file__).parents[1]
-FUNCTION = PROJECT / "kubeflow" / "cloud_function"
-FRAMEWORK = PROJECT / ".function" / "venv" / "bin" / "functions-framework"
-
-FINALIZED = "google.cloud.storage.object.v1.finalized"
+from kubeflow import demo
 
 
 def send(url: str, headers: dict[str, str], body: bytes) -> int:
@@ -141,35 +136,12 @@ class FunctionServer:
         self.environment = {**kept, "HOME": str(log.parent), "RETAKE_URL": self.url, **environment}
 
     def __enter__(self) -> FunctionServer:
-        with self.log.open("a") as output:
-            self.process = subprocess.Popen(
-                [FRAMEWORK, "--target", "on_event", "--host", "127.0.0.1", "--port", str(self.port)],
-                cwd=FUNCTION,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            wait_for(self.answers, 60, self.log.read_text)
-        except BaseException:
-            self.__exit__()
-            raise
+        self.process = demo.serving(self.url, demo.function_command(str(self.port)), self.environment, self.log)
+        self.process.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=60)
-
-    def answers(self) -> bool:
-        try:
-            urlopen(self.url, timeout=5).close()  # noqa: S310
-        except HTTPError:
-            return True  # A GET is no event.
-        except OSError:
-            assert self.process.poll() is None, self.log.read_text()
-            return False
-        return True
+        self.process.__exit__(None, None, None)
 
     def deliver(self, task: dict[str, Any]) -> int:
         """Calls the function as Cloud Tasks would for a task."""

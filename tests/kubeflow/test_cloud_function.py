@@ -15,19 +15,12 @@ from unittest import mock
 
 import pytest
 from airflow_server import free_port
-from function_server import (
-    FINALIZED,
-    FRAMEWORK,
-    FUNCTION,
-    FunctionServer,
-    GoogleApis,
-    binary_event,
-    send,
-    structured_event,
-)
+from function_server import FunctionServer, GoogleApis, binary_event, send, structured_event
 from gcp_storage_emulator.server import create_server
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
+
+from kubeflow.demo import FINALIZED, FRAMEWORK, FUNCTION
 
 BUCKET, PREFIX = "records-bucket", "hotdog"
 JOB_BUCKET, JOB = "pipeline-bucket", "jobs/hotdog.json"

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from function_server import FRAMEWORK
 from vertex_emulator import VertexEmulator, until
 
 from kubeflow import demo
@@ -27,7 +26,6 @@ BIAS = SHARED / "data" / "hotdog" / "records" / "taco_bias.tfrecord"
 CLASSES = ["food", "sandwich", "taco"]
 PER_CLASS = 60
 
-needs_function = pytest.mark.skipif(not FRAMEWORK.exists(), reason="make setup-function makes what it runs in")
 needs_pictures = pytest.mark.skipif(
     not (WEIGHTS.is_file() and BIAS.is_file()),
     reason="the real pictures and weights are no part of the project: ../shared is not here",
@@ -108,7 +106,6 @@ def jobs_in(root: Path) -> dict[str, dict[str, Any]]:
         emulator.end()
 
 
-@needs_function
 @needs_pictures
 class TestLoop:
     def test_each_object_starts_one_run_although_its_event_comes_twice(self, shown: Shown) -> None:
@@ -136,8 +133,7 @@ class TestLoop:
         assert "What rose most: taco, " in shown.printed
 
 
-@needs_function
-def test_an_interrupted_demo_leaves_no_process_and_can_begin_again(tmp_path: Path) -> None:
+def test_a_demo_has_its_folder_for_itself_and_leaves_no_process_when_interrupted(tmp_path: Path) -> None:
     process = subprocess.Popen([*DEMO, "--root", tmp_path / "demo"], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     log = tmp_path / "demo" / "logs" / "function.log"
     until(lambda: log.exists() and "started retake-" in log.read_text(), 300)
