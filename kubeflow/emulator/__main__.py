@@ -30,10 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"{options.root} cannot be written to ({error.strerror}): give another --root") from None
     try:
         server = serve(emulator, options.port)
-    except OSError as error:
-        raise SystemExit(
-            f"port {options.port} of {HOST} cannot be served ({error.strerror}): give another --port"
-        ) from None
+    except (OSError, OverflowError) as error:
+        raise SystemExit(f"port {options.port} of {HOST} cannot be served ({error}): give another --port") from None
 
     def end(number: int, frame: Any) -> None:
         threading.Thread(target=server.shutdown).start()

@@ -7,16 +7,20 @@ import json
 import re
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kubeflow.emulator import files, values
 from kubeflow.emulator.expressions import substitute, walk
-from kubeflow.emulator.process import Processes, tail
+from kubeflow.emulator.process import HEADER, Processes, tail
 from kubeflow.emulator.record import FAILED, Outcome, Record
 from kubeflow.emulator.values import Document
 
+_KEY = ("image", "command", "args", "env", "lifecycle")
+"""What of a container decides about its outputs, and so belongs to the cache's key."""
 _ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b")
 
 
@@ -69,13 +73,15 @@ class Container:
             self._heed(hook_output=self._output(), outputs=outputs)
         key = self._cache_key()
         cached = self._store.cached(key) if walk(self._task, ".cachingOptions.enableCache") else None
-        if cached and not files.is_gone(cached["folder"]):
+        if cached and not any(map(files.is_gone, cached["places"])):
             found = {name: [self._store.artifact(each)] for name, each in cached["artifacts"].items()}
             return Outcome("SKIPPED", found, cached["parameters"])
         execute(self._spec, "mainJob", self._task.get("retryPolicy", {}))
         parameters = self._collect(outputs)
         names = {name: each["name"] for name, each in outputs.items()}
-        self._store.cache(key, {"folder": self._folder, "artifacts": names, "parameters": parameters})
+        places = [self._folder, *(each["uri"] for each in outputs.values())]
+        places = [place for place in places if not files.is_gone(place)]
+        self._store.cache(key, {"places": places, "artifacts": names, "parameters": parameters})
         return Outcome("SUCCEEDED", {name: [each] for name, each in outputs.items()}, parameters)
 
     def _prepare(self) -> dict[str, Document]:
@@ -97,7 +103,8 @@ class Container:
         return outputs
 
     def _output(self) -> Document:
-        return json.loads(files.read(self._view["outputs"]["outputFile"]) or "{}")
+        # NaN is no JSON for others; as a text it goes everywhere.
+        return json.loads(files.read(self._view["outputs"]["outputFile"]) or "{}", parse_constant=str)
 
     def _heed(self, hook_output: Document, outputs: dict[str, Document]) -> None:
         """Adds what a hook found to what the command is told, and the cache asked."""
@@ -112,7 +119,8 @@ class Container:
     def _cache_key(self) -> str:
         taken = self._view["inputs"]
         names = {key: [each["name"] for each in several["artifacts"]] for key, several in taken["artifacts"].items()}
-        told = [self._record.parent, self._context, self._spec, self._definitions, taken["parameters"], names]
+        spec = {key: self._spec.get(key) for key in _KEY}
+        told = [self._record.parent, self._context, spec, self._definitions, taken["parameters"], names]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def _execute(
@@ -122,17 +130,18 @@ class Container:
         environment = {each["name"]: each.get("value", "") for each in container.get("env", [])}
         tries, delay = 1 + int(retry.get("maxRetryCount", 0)), _seconds(retry.get("backoffDuration", "0s"))
         for attempt in range(1, tries + 1):
-            with slots:
+            with _slot(slots, processes.stopped):
                 if job == "mainJob":  # An attempt finds nothing of the one before.
                     for artifact in self._view["outputs"]["artifacts"].values():
                         files.remove(artifact["artifacts"][0]["uri"])
                 self._record.note_process(self._detail, job, None)
                 self._record.enter(self._detail, "RUNNING")
                 started = partial(self._record.note_process, self._detail, job)
+                before = self._log.stat().st_size if self._log.exists() else 0
                 code = processes.run(command, environment, self._log, started)
             if code == 0:
                 return
-            told = f"exited with status {code}: {self._last_words()} (log: {self._log})"
+            told = f"exited with status {code}: {self._last_words(before)} (log: {self._log})"
             if attempt == tries or processes.stopped.is_set():
                 raise TaskError(told)
             self._record.enter(self._detail, "PENDING", {"code": FAILED, "message": told})
@@ -180,9 +189,10 @@ class Container:
                 parameters[name] = values.parsed(text, self._definitions["parameters"][name])
         return parameters
 
-    def _last_words(self) -> str:
-        lines = [line for each in tail(self._log).decode(errors="replace").splitlines() if (line := each.strip())]
-        return ([line for line in lines if _ERROR.match(line)] or lines)[-1][:1000]
+    def _last_words(self, since: int) -> str:
+        said = tail(self._log, since).decode(errors="replace").splitlines()
+        lines = [line for each in said if (line := each.strip()) and not line.startswith(HEADER)]
+        return ([line for line in lines if _ERROR.match(line)] or lines or ["it said nothing"])[-1][:1000]
 
 
 def find(view: Document, path: str) -> Any:
@@ -194,6 +204,17 @@ def find(view: Document, path: str) -> Any:
     if name == "value" and artifact:
         return files.read(artifact["uri"]) or files.read(f"{artifact['uri']}/value")
     return walk(artifact, f".{'uri' if name == 'path' else name}{short[3]}")
+
+
+@contextmanager
+def _slot(slots: threading.Semaphore, stopped: threading.Event) -> Iterator[None]:
+    while not slots.acquire(timeout=0.2):
+        if stopped.is_set():
+            raise TaskError("it was cancelled before it began")
+    try:
+        yield
+    finally:
+        slots.release()
 
 
 def _seconds(duration: str) -> float:

@@ -35,9 +35,9 @@ def make_folder(uri: str) -> None:
         Path(uri).mkdir(parents=True, exist_ok=True)
 
 
-def is_gone(folder: str) -> bool:
-    """Tells whether somebody has removed a folder; in a bucket, nobody looks."""
-    return not folder.startswith("gs://") and not Path(folder).is_dir()
+def is_gone(uri: str) -> bool:
+    """Tells whether a file or a folder is not there; in a bucket, nobody looks."""
+    return not uri.startswith("gs://") and not Path(uri).exists()
 
 
 def _blob(uri: str) -> Any:

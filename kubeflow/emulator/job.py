@@ -69,10 +69,14 @@ class Job:
             told = {"error": outcome.error} if outcome.error else {}
             record.change(state=f"PIPELINE_STATE_{outcome.state}", endTime=now(), **told)
 
-    def cancel(self) -> None:
-        """Ends the job's tasks; returns when that has begun."""
-        self._record.change(state="PIPELINE_STATE_CANCELLING")
+    def cancel(self) -> bool:
+        """Begins to end the job's tasks; tells whether the job had not ended before."""
+        with self._record.lock:
+            if "endTime" in self._record.document:
+                return False
+            self._record.change(state="PIPELINE_STATE_CANCELLING")
         threading.Thread(target=self._processes.stop, daemon=True).start()
+        return True
 
     def leave(self) -> None:
         """Ends the job's processes, and leaves what is told of it for another emulator to take up."""
@@ -101,10 +105,13 @@ class Job:
         outcome = Outcome("SUCCEEDED")
         for key, output in (walk(component, ".dag.outputs.artifacts") or {}).items():
             selected = [(each["producerSubtask"], each["outputArtifactKey"]) for each in output["artifactSelectors"]]
-            outcome.artifacts[key] = [each for task, name in selected for each in scope.done[task].artifacts[name]]
+            made = [scope.done[task].artifacts.get(name, []) for task, name in selected]
+            outcome.artifacts[key] = [each for several in made for each in several]
         for key, output in (walk(component, ".dag.outputs.parameters") or {}).items():
             one = output["valueFromParameter"]
-            outcome.parameters[key] = scope.done[one["producerSubtask"]].parameters[one["outputParameterKey"]]
+            found = scope.done[one["producerSubtask"]].parameters
+            if one["outputParameterKey"] in found:  # Else its task was not triggered.
+                outcome.parameters[key] = found[one["outputParameterKey"]]
         return outcome
 
     def _run_task(self, name: str, task: Document, upstream: set[str], scope: Scope) -> Outcome:
@@ -178,8 +185,9 @@ class Job:
     def _import(self, importer: Document, component: Document, parameters: Document) -> Outcome:
         uri = values.constant(importer["artifactUri"], parameters)
         made = values.artifact(importer["typeSchema"], uri, importer.get("metadata", {}), "LIVE")
-        known = [] if importer.get("reimport") else self._store.artifacts(self._context, f"uri={json.dumps(uri)}")
-        same = [each for each in known if (each["type"], each["metadata"]) == (made["type"], made["metadata"])]
+        known = [] if importer.get("reimport") else self._store.artifacts(self._context, "")
+        alike = ("uri", "type", "metadata")
+        same = [each for each in known if [each[key] for key in alike] == [made[key] for key in alike]]
         found = same[0] if same else self._store.add_artifact(self._record.parent, self._context, made)
         return Outcome("SUCCEEDED", {key: [found] for key in component["outputDefinitions"]["artifacts"]})
 

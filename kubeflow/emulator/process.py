@@ -16,6 +16,8 @@ from pathlib import Path
 GRACE = 10.0
 """Seconds between asking a process to end and ending it."""
 TAIL_BYTES = 256 * 1024
+HEADER = "$ "
+"""How the line of a log begins that tells the command."""
 
 
 class Processes:
@@ -39,7 +41,7 @@ class Processes:
             fcntl.flock(
                 output, fcntl.LOCK_EX
             )  # Inherited with the output: after a crash it tells whether the task lives.
-            output.write(f"$ {shlex.join(command)[:300]}\n".encode())
+            output.write(f"{HEADER}{' '.join(shlex.join(command)[:300].split())}\n".encode())
             output.flush()
             with self._lock:
                 if self.stopped.is_set():
@@ -59,7 +61,9 @@ class Processes:
         with self._lock:
             self._running.remove(process.pid)
             _signal(process.pid, signal.SIGKILL)
-        return process.wait()
+        process.wait()
+        end_leftover(log, None)
+        return process.returncode
 
     def stop(self, grace: float = GRACE) -> None:
         """Ends all processes and lets none begin."""
@@ -76,25 +80,37 @@ class Processes:
                 _signal(pid, number)
 
 
-def end_leftover(log: Path, pid: int | None) -> None:
-    """Ends what an emulator that was killed has left running: it would write where the task's next attempt does."""
+def end_leftover(log: Path, group: int | None) -> None:
+    """Ends what still runs of a task: it would write where the task's next attempt does.
+
+    Args:
+      log: of the task; whoever writes to it belongs to the task, in whatever session.
+      group: of the processes that an emulator which was killed has left.
+    """
     if not log.exists():
         return
+    end = time.monotonic() + GRACE
     with log.open("ab") as output:
-        try:
-            fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if pid:  # The lock is held, so the group is still the task's.
-                _signal(pid, signal.SIGKILL)
-            fcntl.flock(output, fcntl.LOCK_EX)
+        while time.monotonic() < end:
+            try:
+                fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if group:  # The lock is held, so the group is still the task's.
+                    _signal(group, signal.SIGKILL)
+            for descriptor in Path("/proc").glob("[0-9]*/fd/[12]"):
+                with suppress(OSError):
+                    if descriptor.samefile(log):
+                        os.kill(int(descriptor.parts[2]), signal.SIGKILL)
+            time.sleep(0.05)
 
 
-def tail(log: Path) -> bytes:
-    """The end of what a task has said."""
+def tail(log: Path, since: int = 0) -> bytes:
+    """The end of what a task has said, after the first bytes of it."""
     if not log.exists():
         return b""
     with log.open("rb") as content:
-        content.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        content.seek(max(since, log.stat().st_size - TAIL_BYTES))
         return content.read()
 
 

@@ -72,7 +72,8 @@ class Emulator:
         def run() -> None:
             job.run()
             with self._lock:
-                self._running.pop(document["name"])
+                if self._running.get(document["name"]) is job:  # And not another one of that name.
+                    del self._running[document["name"]]
 
         threading.Thread(target=run, name=document["name"]).start()
 
@@ -135,10 +136,10 @@ class Emulator:
         with self._lock:
             document = self.get(parent, job_id)
             job = self._running.get(document["name"])
-            if document["state"] in _ENDED or not job:
+            if document["state"] in _ENDED or not job or not job.cancel():
+                document = self.get(parent, job_id)
                 told = f"The PipelineJob {document['name']} is in state {document['state']} and cannot be cancelled."
                 raise ApiError(400, "FAILED_PRECONDITION", told)
-            job.cancel()
         return {}
 
     def delete(self, parent: str, job_id: str, **_ignored: Any) -> Document:

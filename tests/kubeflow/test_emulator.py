@@ -9,6 +9,8 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +170,24 @@ class TestTasks:
         history = [status.state.name for status in tasks(job)["Shaky"].pipeline_task_status]
         assert history == ["PENDING", "RUNNING", "PENDING", "RUNNING", "SUCCEEDED"]
 
+    @pytest.mark.parametrize(
+        ("code", "told"),
+        [
+            ("sys.exit(1)", "exited with status 1: it said nothing (log: "),
+            ("print('\\n' * 400_000); sys.exit(1)", "exited with status 1: it said nothing (log: "),
+            ("print('ValueError: x'); print('later'); sys.exit(1)", "exited with status 1: ValueError: x (log: "),
+        ],
+    )
+    def test_a_task_that_fails_is_told_in_its_own_words(self, pipeline: Pipeline, code: str, told: str) -> None:
+        job = pipeline.task("Broken", code).submit()
+        assert ended(job) == "FAILED"
+        assert told in tasks(job)["Broken"].error.message
+
+    def test_what_is_no_number_is_told_as_a_text(self, pipeline: Pipeline) -> None:
+        job = pipeline.task("Odd", "done({'loss': float('nan')})", gives={"model": MODEL}).submit()
+        assert ended(job) == "SUCCEEDED"
+        assert tasks(job)["Odd"].outputs["model"].artifacts[0].metadata["loss"] == "NaN"
+
     @pytest.mark.parametrize(("policy", "state"), [("slow", "SUCCEEDED"), ("fast", "NOT_TRIGGERED")])
     def test_the_failure_policy_decides_about_other_tasks(self, pipeline: Pipeline, policy: str, state: str) -> None:
         failed = pipeline.folder / "failed"
@@ -196,9 +216,12 @@ class TestTasks:
         told = json.loads(emulator.log(tasks(job)["Exit"]).splitlines()[-1])
         assert (told["state"], told["pipelineTaskName"]) == ("FAILED", "tfx-dag")
 
-    def test_an_importer_gives_the_same_artifact_for_the_same_place(self, pipeline: Pipeline) -> None:
-        importer = {"artifactUri": {"constant": "/some/schema"}, "typeSchema": MODEL, "metadata": {"k": "v"}}
-        pipeline.task("Importer", gives={"result": MODEL}, executor={"importer": importer})
+    @pytest.mark.parametrize("place", ["/some/schéma", "/some/*"])
+    def test_an_importer_gives_the_same_artifact_for_the_same_place(self, pipeline: Pipeline, place: str) -> None:
+        importer = {"artifactUri": {"constant": place}, "typeSchema": MODEL, "metadata": {"k": "v"}}
+        decoy = {**importer, "artifactUri": {"constant": "/some/decoy"}}
+        pipeline.task("Decoy", gives={"result": MODEL}, executor={"importer": decoy})
+        pipeline.task("Importer", gives={"result": MODEL}, executor={"importer": importer}, after=("Decoy",))
         pipeline.task("Taker", takes={"model": "Importer.result"})
         given = []
         for _ in range(2):
@@ -206,7 +229,7 @@ class TestTasks:
             assert ended(job) == "SUCCEEDED"
             given.append(tasks(job)["Taker"].inputs["model"].artifacts[0])
         assert given[0].name == given[1].name
-        assert (given[0].uri, given[0].metadata["k"]) == ("/some/schema", "v")
+        assert (given[0].uri, given[0].metadata["k"]) == (place, "v")
 
     def test_a_resolver_finds_the_model_that_was_blessed_last(self, pipeline: Pipeline) -> None:
         live = "state=LIVE AND schema_title"
@@ -292,6 +315,19 @@ class TestCache:
         subprocess.run(["rm", "-r", pipeline.folder / "root"], check=True)
         assert self.counted(pipeline)[::2] == ("SUCCEEDED", 2)
 
+    def test_an_output_that_somebody_removed_is_made_again(self, pipeline: Pipeline) -> None:
+        pipeline.task("Counter", self.count(pipeline), gives={"model": MODEL}, **CACHED)
+        self.counted(pipeline)
+        [model] = pipeline.folder.glob("root/*/*/Counter_*/model")
+        model.rmdir()
+        assert self.counted(pipeline)[::2] == ("SUCCEEDED", 2)
+
+    def test_another_machine_takes_the_outputs_from_the_cache(self, pipeline: Pipeline) -> None:
+        pipeline.task("Counter", self.count(pipeline), gives={"model": MODEL}, **CACHED)
+        self.counted(pipeline)
+        pipeline.spec["deploymentSpec"]["executors"]["Counter_executor"]["container"]["resources"] = {"cpuLimit": 2}
+        assert self.counted(pipeline)[::2] == ("SKIPPED", 1)
+
     def test_what_the_hook_before_the_cache_finds_is_part_of_the_key(self, pipeline: Pipeline) -> None:
         data = pipeline.folder / "data"
         data.write_text("one")
@@ -340,6 +376,42 @@ class TestEnds:
         with pytest.raises(exceptions.BadRequest, match="cannot be cancelled"):
             job.cancel()
 
+    def test_a_cancel_that_meets_the_end_of_its_job_leaves_it_ended(self, pipeline: Pipeline) -> None:
+        importer = {"artifactUri": {"constant": "/data/x"}, "typeSchema": MODEL}
+        pipeline.task("Importer", gives={"result": MODEL}, executor={"importer": importer})
+        jobs = []
+
+        def cancel(job: aiplatform.PipelineJob) -> None:
+            with suppress(exceptions.BadRequest):
+                job.cancel()
+
+        with ThreadPoolExecutor(2) as pool:
+            for _ in range(60):
+                jobs.append(pipeline.submit())
+                list(pool.map(cancel, [jobs[-1]] * 2))
+        assert {ended(job) for job in jobs} <= {"SUCCEEDED", "CANCELLED"}
+
+    def test_what_a_task_has_left_behind_ends_with_it(self, pipeline: Pipeline) -> None:
+        left = "import subprocess; child = subprocess.Popen(['sleep', '600'], start_new_session=True); "
+        left += f"pathlib.Path({str(pipeline.folder)!r}, str(child.pid)).touch(); sys.exit('Error: no')"
+        pipeline.task("Leaving", left, retryPolicy={"maxRetryCount": 1, "backoffDuration": "0s"})
+        job = pipeline.submit()
+        assert ended(job, 60) == "FAILED"
+        assert not any(is_running(pid) for pid in pids(pipeline.folder, 2))
+
+    def test_a_task_that_waits_for_others_can_be_cancelled(self, pipeline: Pipeline) -> None:
+        for number in range(5):  # One more than run at once.
+            pipeline.task(f"Task-{number}", forking(pipeline.folder).replace("SIG_IGN", "SIG_DFL"))
+        first = pipeline.submit()
+        pids(pipeline.folder, 8)
+        waiting = pipeline.submit()
+        until(lambda: waiting.state.name == "PIPELINE_STATE_RUNNING")
+        waiting.cancel()
+        assert ended(waiting, 10) == "CANCELLED"
+        assert not first.done()
+        first.cancel()
+        assert ended(first) == "CANCELLED"
+
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "terminate"])
     def test_an_emulator_that_is_started_again_goes_on(self, number: int, tmp_path: Path) -> None:
         with vertex_emulator(tmp_path / "emulator") as emulator:
@@ -368,6 +440,7 @@ class TestEnds:
             (emulator.root, "0", "in use by another emulator"),
             (tmp_path / "file" / "root", "0", "cannot be written to (Not a directory): give another --root"),
             (tmp_path / "root", taken, "give another --port"),
+            (tmp_path / "root", "99999", "give another --port"),
         ):
             command = [sys.executable, "-m", "kubeflow.emulator", "--port", port, "--root", root]
             second = subprocess.run(command, capture_output=True, text=True, timeout=60)
