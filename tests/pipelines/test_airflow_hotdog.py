@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from airflow_server import AirflowServer, wait_for
+from hotdog import CLASSES, PER_CLASS, RECORDS, SHARED, call, needs, pack
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 from postgres_server import postgres_server
@@ -23,23 +23,11 @@ from runner_contract import NODES
 from pipelines import metadata
 
 PROJECT = Path(__file__).parents[2]
-RETAKE = Path(sys.executable).with_name("retake")
-SHARED = PROJECT.parent / "shared"
 WEIGHTS = SHARED / "weights" / "mobilenetv2_0.35_224_notop.weights.h5"
-CLASSES = ["food", "sandwich", "taco"]
-PER_CLASS = 60
 BIAS = "taco_bias.tfrecord"
 LONG = 600
 
-pytestmark = pytest.mark.skipif(
-    not (WEIGHTS.is_file() and (SHARED / "data" / "hotdog").is_dir()),
-    reason="the real pictures and weights are no part of the project: ../shared is not here",
-)
-
-
-def call(*command: str | Path) -> None:
-    ended = subprocess.run([*map(str, command)], cwd=PROJECT, capture_output=True, text=True, timeout=600)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+pytestmark = needs(WEIGHTS.name)
 
 
 class HotDog(NamedTuple):
@@ -90,12 +78,7 @@ class Run(NamedTuple):
 @pytest.fixture(scope="module")
 def hotdog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HotDog]:
     folder = tmp_path_factory.mktemp("hotdog")
-    for name in CLASSES:
-        pictures = folder / "pictures" / name
-        pictures.mkdir(parents=True)
-        for picture in sorted((SHARED / "data" / "hotdog" / "images" / name).iterdir())[:PER_CLASS]:
-            shutil.copy(picture, pictures)
-    call(RETAKE, "records", "pack", folder / "pictures", folder / "data" / "baseline.tfrecord", "--config", "hotdog")
+    pack(folder / "pictures", folder / "data" / "baseline.tfrecord")
     with postgres_server() as postgres, pytest.MonkeyPatch.context() as patch:
         patch.setenv(metadata.PASSWORD_VARIABLE, postgres.password)
         postgres.create_database("metadata")
@@ -141,7 +124,7 @@ def first(hotdog: HotDog) -> Run:
 def second(hotdog: HotDog, first: Run) -> Run:
     """The run that starts by itself when records of another program arrive in the watched folder."""
     hotdog.airflow.unpause("hotdog-watch")
-    shutil.copy(SHARED / "data" / "hotdog" / "records" / BIAS, hotdog.folder / "data")
+    shutil.copy(RECORDS / BIAS, hotdog.folder / "data")
     [_, started] = wait_for(
         lambda: hotdog.airflow.runs("hotdog")[1:] and hotdog.airflow.runs("hotdog"),
         LONG,

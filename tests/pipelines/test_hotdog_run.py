@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from hotdog import CLASSES, PER_CLASS, RECORDS, RETAKE, SHARED, call, needs, pack
 
-PROJECT = Path(__file__).parents[2]
-RETAKE = Path(sys.executable).with_name("retake")
-SHARED = PROJECT.parent / "shared"
 WEIGHTS = SHARED / "weights" / "mobilenetv2_0.35_224_notop.weights.h5"
-CLASSES = ["food", "sandwich", "taco"]
-PER_CLASS = 60
 
-pytestmark = pytest.mark.skipif(
-    not (WEIGHTS.is_file() and (SHARED / "data" / "hotdog").is_dir()),
-    reason="the real pictures and weights are no part of the project: ../shared is not here",
-)
+pytestmark = needs(WEIGHTS.name)
 
 
 class Story(NamedTuple):
@@ -32,20 +23,10 @@ class Story(NamedTuple):
     hot_dogs: dict[str, dict[str, float]]
 
 
-def call(*command: str | Path) -> None:
-    ended = subprocess.run([*map(str, command)], cwd=PROJECT, capture_output=True, text=True, timeout=600)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-
-
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     place = tmp_path_factory.mktemp("hotdog")
-    for name in [*CLASSES, "hot dog"]:
-        folder = place / "pictures" / name
-        folder.mkdir(parents=True)
-        for picture in sorted((SHARED / "data" / "hotdog" / "images" / name).iterdir())[:PER_CLASS]:
-            shutil.copy(picture, folder)
-    call(RETAKE, "records", "pack", place / "pictures", place / "data" / "baseline.tfrecord", "--config", "hotdog")
+    hot_dogs = pack(place / "pictures", place / "data" / "baseline.tfrecord")
 
     def train() -> dict[str, Any]:
         places = ["--data", place / "data", "--root", place / "runs", "--models", place / "models"]
@@ -68,10 +49,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
 
     baseline = train()
     # With few pictures and the small network, sandwiches move the answer each time (0.23 to 0.39), tacos do not.
-    shutil.copy(SHARED / "data" / "hotdog" / "records" / "sandwich_bias.tfrecord", place / "data")
+    shutil.copy(RECORDS / "sandwich_bias.tfrecord", place / "data")
     biased = train()
     models = [f"--model={name}={run['pushed_model']}" for name, run in (("baseline", baseline), ("biased", biased))]
-    call(RETAKE, "results", "--images", place / "pictures" / "hot dog", *models, "--output", place / "results")
+    call(RETAKE, "results", "--images", hot_dogs, *models, "--output", place / "results")
     results = json.loads((place / "results.json").read_text())
     return Story(baseline, biased, {name: model["mean"] for name, model in results["models"].items()})
 
