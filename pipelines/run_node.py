@@ -29,7 +29,6 @@ from pipelines.definition import Definition
 from retake import summary as summaries
 from retake.errors import RetakeError, UsageError
 
-CANNOT_RUN = 2
 DONE = ("complete", "cached")
 
 _State = metadata_store_pb2.Execution.State
@@ -62,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except RetakeError as error:
         print(f"{options.node}: {error}", file=sys.stderr)
-        return CANNOT_RUN if isinstance(error, UsageError) else 1
+        return error.code
     except Exception as error:
         logging.exception("%s failed", options.node)
         print(f"{options.node}: {_message(error)}", file=sys.stderr)

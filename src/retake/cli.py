@@ -14,12 +14,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except UsageError as error:
-        print(f"retake: {error}", file=sys.stderr)
-        return 2
     except RetakeError as error:
         print(f"retake: {error}", file=sys.stderr)
-        return 1
+        return error.code
     except KeyboardInterrupt:
         print("retake: interrupted", file=sys.stderr)
         return 130

@@ -4,6 +4,10 @@
 class RetakeError(Exception):
     """The work cannot be done: a bad file, a missing folder, a refused model. Commands exit with 1."""
 
+    code = 1
+
 
 class UsageError(RetakeError):
     """The command or its configuration is wrong, and nothing was started. Commands exit with 2."""
+
+    code = 2

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 from rich.console import Console
+from runner_contract import FIELDS
 
 from retake.errors import RetakeError
 from retake.summary import Node, Summary, render, write
@@ -60,19 +61,7 @@ def test_the_file_has_exactly_the_fields_that_every_runner_promises(failed: Summ
     write(failed, tmp_path / "new" / "summary.json")
 
     written = json.loads((tmp_path / "new" / "summary.json").read_text())
-    assert list(written) == [
-        "run_id",
-        "runner",
-        "state",
-        "nodes",
-        "examples",
-        "dropped",
-        "metrics",
-        "baseline_metrics",
-        "blessed",
-        "reason",
-        "pushed_model",
-    ]
+    assert list(written) == FIELDS
     assert written["nodes"][2] == {"id": "Pusher", "state": "not run", "seconds": 0.0, "cached": False}
     assert written["metrics"] is None and written["blessed"] is None and written["pushed_model"] is None
 
