@@ -83,12 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(highlight=False)
     try:
         show(options, console)
-    except UsageError as error:
-        print(f"kubeflow.demo: {error}", file=sys.stderr)
-        return 2
     except RetakeError as error:
         print(f"kubeflow.demo: {error}", file=sys.stderr)
-        return 1
+        return error.code
     except KeyboardInterrupt:
         again = shlex.join([os.path.relpath(sys.executable), "-m", "kubeflow.demo", *arguments])
         print(f"Interrupted; nothing goes on. Begin again with:\n  {again}")

@@ -4,7 +4,6 @@ cannot begin or is interrupted."""
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,23 +12,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from hotdog import CLASSES, PER_CLASS, RECORDS, SHARED, needs, pack
+from hotdog import call as done
 from vertex_emulator import VertexEmulator, until
 
 from kubeflow import demo
 
 PROJECT = Path(__file__).parents[2]
-RETAKE = Path(sys.executable).with_name("retake")
 DEMO = [sys.executable, "-m", "kubeflow.demo"]
-SHARED = PROJECT.parent / "shared"
 WEIGHTS = SHARED / "weights" / "efficientnetv2b0_notop.weights.h5"
-BIAS = SHARED / "data" / "hotdog" / "records" / "taco_bias.tfrecord"
-CLASSES = ["food", "sandwich", "taco"]
-PER_CLASS = 60
-
-needs_pictures = pytest.mark.skipif(
-    not (WEIGHTS.is_file() and BIAS.is_file()),
-    reason="the real pictures and weights are no part of the project: ../shared is not here",
-)
+BIAS = RECORDS / "taco_bias.tfrecord"
 
 
 def call(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -68,26 +60,20 @@ class Shown(NamedTuple):
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     folder = tmp_path_factory.mktemp("demo")
-    for name in [*CLASSES, "hot dog"]:
-        pictures = folder / "pictures" / name
-        pictures.mkdir(parents=True)
-        for picture in sorted((SHARED / "data" / "hotdog" / "images" / name).iterdir())[:PER_CLASS]:
-            shutil.copy(picture, pictures)
-    call(RETAKE, "records", "pack", folder / "pictures", folder / "baseline.tfrecord", "--config", "hotdog")
-    ended = call(
+    hot_dogs = pack(folder / "pictures", folder / "baseline.tfrecord")
+    printed = done(
         *(*DEMO, "--root", folder / "demo", "--records", folder / "baseline.tfrecord", BIAS),
-        *("--pictures", folder / "pictures" / "hot dog", "--weights", WEIGHTS),
+        *("--pictures", hot_dogs, "--weights", WEIGHTS),
         *("--set", "model.backbone=EfficientNetV2B0", "--set", "evaluator.min_accuracy=0.5"),
         *("--set", "evaluator.max_regression=0.3"),  # Of three dozen eval pictures a few may tip.
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
     assert processes_of(folder) == []
     first, second = (
         json.loads((folder / "demo" / f"{name}.summary.json").read_text()) for name in ("baseline", "taco_bias")
     )
     results = json.loads((folder / "demo" / "results.json").read_text())
-    hot_dogs = {name: model["mean"] for name, model in results["models"].items()}
-    return Shown(ended.stdout, first, second, jobs_in(folder / "demo" / "vertex"), hot_dogs)
+    means = {name: model["mean"] for name, model in results["models"].items()}
+    return Shown(printed, first, second, jobs_in(folder / "demo" / "vertex"), means)
 
 
 def jobs_in(root: Path) -> dict[str, dict[str, Any]]:
@@ -106,7 +92,7 @@ def jobs_in(root: Path) -> dict[str, dict[str, Any]]:
         emulator.end()
 
 
-@needs_pictures
+@needs(WEIGHTS.name)
 class TestLoop:
     def test_each_object_starts_one_run_although_its_event_comes_twice(self, shown: Shown) -> None:
         assert {*shown.jobs} == {shown.first["run_id"], shown.second["run_id"]}
