@@ -33,6 +33,9 @@ from retake.errors import RetakeError
 COUNTS_PROPERTY = "counts"
 """Custom property of the Examples artifact: JSON {"examples": {split: {class: n}}, "dropped": {reason: n}}."""
 
+HIDDEN = (".", "_", "beam-temp-")
+"""How names of files and folders begin that hold nothing to read; Beam writes its files in such a folder first."""
+
 UNDECODABLE = "undecodable picture"
 
 _log = logging.getLogger("retake")
@@ -146,7 +149,7 @@ class RecordsExampleGen(FileBasedExampleGen):
 
 
 def record_files(location: str) -> list[str]:
-    """Paths of all .tfrecord and .tfrecord.gz files below a folder or gs:// prefix, sorted.
+    """Paths of all .tfrecord and .tfrecord.gz files below a folder or gs:// prefix, sorted, but for hidden ones.
 
     Raises:
       RetakeError: no such folder, or no record file in it.
@@ -157,7 +160,8 @@ def record_files(location: str) -> list[str]:
         f"{folder.rstrip('/')}/{name}"
         for folder, _, names in tf.io.gfile.walk(location)
         for name in names
-        if name.endswith((".tfrecord", ".tfrecord.gz")) and not name.startswith((".", "_"))
+        if name.endswith((".tfrecord", ".tfrecord.gz"))
+        and not any(part.startswith(HIDDEN) for part in [*folder[len(location) :].split("/"), name])
     )
     if not files:
         raise RetakeError(

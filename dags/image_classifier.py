@@ -44,6 +44,9 @@ LONGEST_WAIT = timedelta(days=1)
 MOST_EVENTS = 10
 """Each event holds all records there were; more than the last one counts as runs may have been given other folders."""
 
+HIDDEN = (".", "_", "beam-temp-")
+"""How names of files and folders begin that the pipeline does not read: see components/example_gen.py."""
+
 POD_SUMMARY = "/airflow/xcom/return.json"
 """What the Kubernetes provider's sidecar reads a pod's XCom from."""
 
@@ -387,10 +390,10 @@ def listing(location: str) -> dict[str, str]:
     root = ObjectStoragePath(location if "://" in location else f"file://{location}")
     found = {}
     for path, info in root.fs.find(root.path, detail=True).items():
-        name = path.rpartition("/")[2]
-        if name.endswith((".tfrecord", ".tfrecord.gz")) and not name.startswith((".", "_")) and info["size"]:
-            file = f"{location.rstrip('/')}/{path.removeprefix(root.path.rstrip('/')).lstrip('/')}"
-            found[file] = f"{info['size']} {info.get('generation') or info.get('mtime')}"
+        below = path.removeprefix(root.path.rstrip("/")).lstrip("/")
+        hidden = any(part.startswith(HIDDEN) for part in below.split("/"))
+        if below.endswith((".tfrecord", ".tfrecord.gz")) and not hidden and info["size"]:
+            found[f"{location.rstrip('/')}/{below}"] = f"{info['size']} {info.get('generation') or info.get('mtime')}"
     return found
 
 

@@ -42,6 +42,18 @@ FINALIZED = "google.cloud.storage.object.v1.finalized"
 WINDOW_OVER = "retake.window.over.v1"
 """What a task says: its data is {"end": when the window ended}."""
 
+HIDDEN = (".", "_", "beam-temp-")
+"""How names of files and folders begin that hold nothing to read; Beam writes its files in such a folder first."""
+
+FIELDS = {
+    "bucket": r"\S+",
+    "name": r"[^\r\n\ud800-\udfff]+",
+    "generation": r"[1-9][0-9]{0,18}",
+    "size": r"[0-9]{1,19}",
+    "timeCreated": r"\S+",
+}
+"""What an event tells of its object."""
+
 SETTLED = timedelta(minutes=1)
 """How long after a window's end nothing of it is still on its way to the bucket's listing, with all clocks' errors."""
 
@@ -197,6 +209,8 @@ def later(reason: Exception) -> tuple[str, int]:
 
 
 @functions_framework.errorhandler(GenericException)
+@functions_framework.errorhandler(UnicodeDecodeError)
+@functions_framework.errorhandler(RecursionError)
 @functions_framework.errorhandler(400)
 @functions_framework.errorhandler(415)
 def broken(reason: Exception) -> tuple[str, int]:
@@ -212,12 +226,10 @@ def object_of(data: Any) -> Object:
       Refused: the event does not tell what it should.
     """
     try:
-        for key in ("bucket", "name", "generation", "size", "timeCreated"):
-            if not isinstance(data[key], str) or not data[key]:
+        for key, pattern in FIELDS.items():
+            if not re.fullmatch(pattern, data[key]):
                 raise ValueError(f"{key} is {data[key]!r}")
-        created = datetime.fromisoformat(data["timeCreated"])
-        if created.tzinfo is None:
-            raise ValueError(f"timeCreated {data['timeCreated']} has no time zone")
+        created = moment(data["timeCreated"])
         return Object(data["bucket"], data["name"], int(data["generation"]), int(data["size"]), created)
     except (KeyError, TypeError, ValueError) as error:
         raise Refused(f"the event's data are not those of a stored object: {type(error).__name__}: {error}") from None
@@ -230,10 +242,23 @@ def end_of(data: Any) -> datetime:
       Refused: it tells of none.
     """
     try:
-        end = datetime.fromisoformat(data["end"])
-        return end.astimezone(timezone.utc)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise Refused("the event's data are not those of a window") from None
+        return moment(data["end"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise Refused(f"the event's data are not those of a window: {type(error).__name__}: {error}") from None
+
+
+def moment(text: str) -> datetime:
+    """A time that an event tells of.
+
+    Raises:
+      ValueError: it has no time zone, or nothing can have happened then.
+    """
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    if not 1970 < time.year <= datetime.now(timezone.utc).year + 1:
+        raise ValueError(f"{text} is long ago or far off")
+    return time.astimezone(timezone.utc)
 
 
 def arrived(found: Object, about: dict[str, str]) -> None:
@@ -250,15 +275,14 @@ def arrived(found: Object, about: dict[str, str]) -> None:
 
 def check(found: Object) -> None:
     """Raises Ignored for an object that the pipeline does not read: see components/example_gen.py."""
-    name = found.name.rpartition("/")[2]
     if found.bucket != SETTINGS.bucket:
         raise Ignored(f"not in bucket {SETTINGS.bucket}")
     if not found.name.startswith(SETTINGS.prefix):
         raise Ignored(f"not below {SETTINGS.prefix}")
-    if not name.endswith((".tfrecord", ".tfrecord.gz")):
+    if not found.name.endswith((".tfrecord", ".tfrecord.gz")):
         raise Ignored("neither .tfrecord nor .tfrecord.gz")
-    if name.startswith((".", "_")):
-        raise Ignored("a temporary or hidden name")
+    if any(part.startswith(HIDDEN) for part in found.name.removeprefix(SETTINGS.prefix).split("/")):
+        raise Ignored("temporary or hidden")
     if not found.size:
         raise Ignored("empty")
 

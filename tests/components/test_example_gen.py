@@ -79,13 +79,23 @@ def test_gzip_and_nested_folders_are_read_and_other_files_are_not(data):
     (data / "2026" / "packed under a plain name.tfrecord").write_bytes(
         gzip.compress(write_records(data / "scratch", coloured(1, seed=2)).read_bytes())
     )
-    (data / ".half.tfrecord").write_bytes(b"half of a file")
+    for hidden in (".half.tfrecord", "_temporary/0/x.tfrecord", "2026/.tmp/x.tfrecord", "beam-temp-x-1/2.x.tfrecord"):
+        (data / hidden).parent.mkdir(exist_ok=True, parents=True)
+        (data / hidden).write_bytes(b"half of a file")
     (data / "readme.txt").write_text("not a record")
     assert sources(everything(generate(data))) == {
         "some.tfrecord": 36,
         "2026/11/more.tfrecord.gz": 3,
         "2026/packed under a plain name.tfrecord": 3,
     }
+
+
+def test_a_location_may_lie_in_a_folder_whose_name_would_hide_records_below_it(tmp_path):
+    location = tmp_path / "_runs" / ".new"
+    kept = write_records(location / "a" / "b.tfrecord", [])
+    write_records(location / "_a" / "b.tfrecord", [])
+    for given in (location, f"{location}/"):
+        assert record_files(str(given)) == [str(kept)]
 
 
 def test_identical_pictures_never_straddle_the_splits(data):

@@ -405,12 +405,14 @@ def found(definitions: Path, location: str | Path, **variables: str) -> Found:
 
 
 def test_record_files_are_found_at_any_depth_and_nothing_else_is(definitions: Path, tmp_path: Path) -> None:
-    files = [write_records(tmp_path / name, coloured(1)) for name in ("a.tfrecord", "b c/d/e.tfrecord.gz")]
-    for name in (".a.tfrecord", ".a.tfrecord.tmp", "_a.tfrecord", "a.tfrecord.tmp", "notes.txt"):
-        write_records(tmp_path / name, coloured(1))
-    (tmp_path / "empty.tfrecord").touch()
-    assert sorted(found(definitions, tmp_path).versions) == sorted(map(str, files))
-    assert sorted(found(definitions, f"{tmp_path}/").versions) == sorted(map(str, files))
+    data = tmp_path / "_data"
+    files = [write_records(data / name, coloured(1)) for name in ("a.tfrecord", "b c/d/e.tfrecord.gz")]
+    hidden = ("_temporary/0/a.tfrecord", "b c/.tmp/a.tfrecord", "beam-temp-a-1/2.a.tfrecord")
+    for name in (".a.tfrecord", ".a.tfrecord.tmp", "_a.tfrecord", "a.tfrecord.tmp", "notes.txt", *hidden):
+        write_records(data / name, coloured(1))
+    (data / "empty.tfrecord").touch()
+    assert sorted(found(definitions, data).versions) == sorted(map(str, files))
+    assert sorted(found(definitions, f"{data}/").versions) == sorted(map(str, files))
 
 
 def test_a_folder_that_is_not_there_fails_the_watcher_by_name(definitions: Path, tmp_path: Path) -> None:
@@ -487,13 +489,15 @@ def test_records_below_a_prefix_of_a_bucket_are_found_without_an_airflow_connect
 ) -> None:
     local = small.data / FIRST
     with bucket("pictures") as url:
-        for name in ("new/a.tfrecord", "new/b/c.tfrecord.gz", "new/.d.tfrecord", "new/notes.txt", "newer/e.tfrecord"):
-            upload(url, local, name)
-        before = found(definitions, "gs://pictures/new", STORAGE_EMULATOR_HOST=url)
-        upload(url, local, "new/a.tfrecord")
-        after = found(definitions, "gs://pictures/new/", STORAGE_EMULATOR_HOST=url)
+        hidden = (".d.tfrecord", "_tmp/e.tfrecord", "b/beam-temp-f/g.f.tfrecord")
+        for name in ("a.tfrecord", "b/c.tfrecord.gz", "notes.txt", *hidden):
+            upload(url, local, f"_new/{name}")
+        upload(url, local, "_newer/h.tfrecord")
+        before = found(definitions, "gs://pictures/_new", STORAGE_EMULATOR_HOST=url)
+        upload(url, local, "_new/a.tfrecord")
+        after = found(definitions, "gs://pictures/_new/", STORAGE_EMULATOR_HOST=url)
         nothing = found(definitions, "gs://pictures/none", STORAGE_EMULATOR_HOST=url)
-    files = ["gs://pictures/new/a.tfrecord", "gs://pictures/new/b/c.tfrecord.gz"]
+    files = ["gs://pictures/_new/a.tfrecord", "gs://pictures/_new/b/c.tfrecord.gz"]
     assert sorted(before.versions) == sorted(before.whole) == sorted(after.versions) == files
     assert [before.versions[file] == after.versions[file] for file in files] == [False, True]
     assert nothing.versions == {}

@@ -209,6 +209,12 @@ NAMES = [
     "tfrecord",
     "picture.jpg",
     "gz.tfrecord.gzip",
+    "_temporary/0/g.tfrecord",
+    ".tmp/h.tfrecord",
+    "deep/_er/i.tfrecord",
+    "beam-temp-j-4f1e/9c.j.tfrecord",
+    "beam-temp-k.tfrecord.gz",
+    "not_hidden/l-beam-temp-.tfrecord",
 ]
 
 
@@ -228,6 +234,17 @@ def test_it_takes_the_objects_that_the_pipeline_reads_and_no_others(
             taken.add(name)
             apis.runs.clear()
     assert taken == read
+    assert sum("_" in name or "beam" in name for name in taken) == 1
+
+
+def test_the_prefix_itself_may_begin_with_what_hides(
+    environment: dict[str, str], apis: GoogleApis, tmp_path: Path
+) -> None:
+    settings = {**environment, "RETAKE_WINDOW_MINUTES": "0", "RETAKE_PREFIX": "_records/.new"}
+    with FunctionServer(settings, tmp_path / "log") as function:
+        for name in ("_records/.new/a.tfrecord", "_records/.new/_temporary/b.tfrecord"):
+            assert binary_event(function.url, FINALIZED, stored(name)) == 200
+        assert [entry["message"].partition(" ")[0] for entry in function.entries()] == ["started", "ignored:"]
 
 
 @pytest.mark.parametrize(
@@ -269,10 +286,16 @@ def test_an_event_of_another_type_is_ignored(immediate: FunctionServer, apis: Go
         stored(generation="x; rm -rf /"),
         stored(name=5),
         stored(name=""),
+        stored(name="\ud800.tfrecord"),
+        stored(generation="0"),
+        stored(generation="9" * 20),
         stored(size="-"),
+        stored(size="-5"),
         stored(size=None),
         stored(timeCreated="yesterday"),
         stored(timeCreated="2026-03-01T12:00:00"),
+        stored(timeCreated="9999-12-31T23:59:59Z"),
+        stored(timeCreated="0001-01-01T00:00:00+14:00"),
     ],
     ids=str,
 )
@@ -295,6 +318,9 @@ def test_an_event_without_a_whole_object_is_logged_and_not_delivered_again(
         ({"Content-Type": "application/json"}, b"[]"),
         ({"Content-Type": "text/plain"}, b"hello"),
         ({}, b"\xff\xfe"),
+        ({"Content-Type": "application/cloudevents+json"}, b"\xff"),
+        ({"Content-Type": "application/cloudevents+json"}, b"[" * 100_000),
+        ({"Content-Type": "application/cloudevents+json"}, b"5"),
         (
             {
                 "ce-id": "1",
@@ -306,13 +332,14 @@ def test_an_event_without_a_whole_object_is_logged_and_not_delivered_again(
             b'{"bro',
         ),
     ],
-    ids=["broken", "no CloudEvent", "a list", "text", "bytes", "broken data"],
+    ids=["broken", "no CloudEvent", "a list", "text", "bytes", "no UTF-8", "deep", "a number", "broken data"],
 )
 def test_a_broken_payload_is_logged_and_not_delivered_again(
     immediate: FunctionServer, apis: GoogleApis, headers: dict[str, str], body: bytes
 ) -> None:
     assert send(immediate.url, headers, body) == 200
     assert [entry["severity"] for entry in immediate.entries()] == ["ERROR"]
+    assert "Traceback" not in immediate.log.read_text()
     assert not apis.runs
 
 
@@ -462,7 +489,20 @@ def test_a_task_that_could_not_start_the_run_is_delivered_again(
     assert len(apis.runs) == 1
 
 
-@pytest.mark.parametrize("data", [None, "text", {}, {"end": 5}, {"end": "soon"}], ids=str)
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        "text",
+        {},
+        {"end": 5},
+        {"end": "soon"},
+        {"end": "2026-03-01T12:00:00"},
+        {"end": "9999-12-31T23:59:30"},
+        {"end": "9999-12-31T23:59:30Z"},
+    ],
+    ids=str,
+)
 def test_a_broken_task_is_logged_and_not_delivered_again(batching: FunctionServer, apis: GoogleApis, data: Any) -> None:
     assert binary_event(batching.url, "retake.window.over.v1", data) == 200
     assert [entry["severity"] for entry in batching.entries()] == ["ERROR"]
