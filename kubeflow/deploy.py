@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from retake.config import GOOGLE_NAMES, PIPELINE_NAME
+
 FUNCTION = Path(__file__).parent / "cloud_function"
 
 SERVICES = "aiplatform artifactregistry cloudbuild cloudfunctions cloudtasks eventarc iam logging pubsub run storage"
@@ -373,21 +375,21 @@ def _is(pattern: str, says: str) -> Callable[[str], str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    bucket = r"[a-z0-9][-_a-z0-9]{1,53}[a-z0-9]"
+    bucket = r"[a-z0-9][-_a-z0-9]{1,53}[a-z0-9]"  # Leaves room for what is added to it.
     parser = argparse.ArgumentParser(
         prog="python -m kubeflow.deploy",
         description="Deploy what runs the pipeline on Vertex AI when records land in a bucket, or take it away again.",
     )
     parser.add_argument("action", nargs="?", choices=("create", "destroy"), default="create")
-    parser.add_argument("--project", required=True, type=_is(r"[a-z][-a-z0-9]{4,28}[a-z0-9]", "a project's id"))
-    parser.add_argument("--region", required=True, type=_is(r"[a-z]+-[a-z]+\d{1,2}", "a region such as europe-west4"))
+    parser.add_argument("--project", required=True, type=_is(*GOOGLE_NAMES["project"]))
+    parser.add_argument("--region", required=True, type=_is(*GOOGLE_NAMES["region"]))
     parser.add_argument(
         "--bucket", required=True, type=_is(bucket, "a bucket's name"), help="for jobs, artifacts and models"
     )
     parser.add_argument(
         "--pipeline",
         required=True,
-        type=_is(r"[a-z0-9][-_a-z0-9]{0,62}", "a pipeline's name"),
+        type=_is(PIPELINE_NAME, "a pipeline's name: a-z, 0-9 and -, a letter first"),
         metavar="NAME",
         help="the name in its configuration",
     )

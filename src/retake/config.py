@@ -24,6 +24,15 @@ CONFIGS = Path("configs")
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+PIPELINE_NAME = r"^[a-z][a-z0-9-]*$"
+
+GOOGLE_NAMES = {
+    "project": (r"[a-z][-a-z0-9]{4,28}[a-z0-9]", "a project's id"),
+    "region": (r"[a-z]+-[a-z]+\d{1,2}", "a region such as europe-west4"),
+    "bucket": (r"[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9]", "a bucket's name"),
+}
+"""What Google Cloud calls its things: a pattern, and what matches it."""
+
 Backbone = Literal["EfficientNetB0", "EfficientNetV2B0", "MobileNetV2", "ResNet50", "LeNet5"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -35,7 +44,7 @@ class Section(BaseModel):
 class PipelineSection(Section):
     """Identity of the pipeline and where its runs, artifacts and logs lie."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$", description="Name of the pipeline and of its models' folder.")
+    name: str = Field(pattern=PIPELINE_NAME, description="Name of the pipeline and of its models' folder.")
     root: str = Field("runs/{name}", description="Folder or gs:// prefix for artifacts, metadata and logs.")
     caching: bool = Field(True, description="Reuse the outputs of a node whose inputs have not changed.")
 
@@ -233,6 +242,14 @@ class VertexSection(Section):
     @classmethod
     def _name_only(cls, bucket: str) -> str:
         return bucket.removeprefix("gs://").rstrip("/")
+
+    @field_validator(*GOOGLE_NAMES)
+    @classmethod
+    def _possible(cls, name: str, field: ValidationInfo) -> str:
+        pattern, says = GOOGLE_NAMES[str(field.field_name)]
+        if name and not re.fullmatch(pattern, name):
+            raise ValueError(f"is not {says}")
+        return name
 
     @field_validator("endpoint")
     @classmethod

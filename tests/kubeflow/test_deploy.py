@@ -256,6 +256,7 @@ def test_a_dry_run_calls_nothing_and_prints_a_script_that_does_the_same(
         ("--bucket", "b;touch pwned"),
         ("--pipeline", "hot dog"),
         ("--pipeline", "../../x"),
+        ("--pipeline", "my_birds"),
         ("--records", "my-records"),
         ("--records", "my-records/a,RETAKE_MODELS=b"),
         ("--records", "my-records/`touch pwned`"),

@@ -91,6 +91,12 @@ def test_what_is_shown_can_be_loaded_again(write):
     assert config.load(write(config.as_yaml(loaded))) == loaded
 
 
+def test_a_bucket_may_be_given_as_a_place_and_what_is_missing_may_be_empty(write):
+    overrides = ["vertex.bucket=gs://my.bucket_1/", "vertex.project=''", "vertex.region=''"]
+    vertex = config.load(write(MINIMAL), overrides).vertex
+    assert (vertex.bucket, vertex.project, vertex.region) == ("my.bucket_1", "", "")
+
+
 def test_a_quoted_text_stays_a_text(write):
     for value in ("7", "null", "a: b", "[x", "ä'\""):
         assert config.load(write(MINIMAL), [f"pusher.destination={config.quote(value)}"]).pusher.destination == value
@@ -156,6 +162,10 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
         ("evaluator.min_accuracy=70", "evaluator.min_accuracy = 70: input should be less than or equal to 1"),
         ("pusher.destination=''", "pusher.destination = '': string should have at least 1 character"),
         ("metadata.url=oracle://x", "must begin with sqlite:///, mysql:// or postgresql://"),
+        ("vertex.project=MY PROJECT", "vertex.project = 'MY PROJECT': is not a project's id"),
+        ("vertex.region=europe_west", "vertex.region = 'europe_west': is not a region such as europe-west4"),
+        ("vertex.bucket=B!", "vertex.bucket = 'B!': is not a bucket's name"),
+        ("vertex.bucket=gs://bucket/folder", "vertex.bucket = 'gs://bucket/folder': is not a bucket's name"),
         ("beam.arguments=fast", "beam.arguments = 'fast': input should be a valid list"),
     ],
 )
