@@ -15,6 +15,16 @@ from retake.errors import RetakeError, UsageError
 RUNNERS = ("local", "airflow", "vertex", "kubeflow")
 INTERRUPTED = 130
 
+FOR_RUNNERS = {
+    **dict.fromkeys(("project", "region", "bucket", "service_account", "endpoint", "wait"), ("vertex",)),
+    **dict.fromkeys(("image", "dry_run"), ("vertex", "kubeflow")),
+    "definitions": ("airflow",),
+    "host": ("kubeflow",),
+    "summary": ("local", "vertex"),
+    "verbose": ("local",),
+}
+"""Which runners an option is for; those that are not here are for all."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the pipeline and returns 0 (completed, blessed or not), 1 (failed), 2 (wrong usage) or 130 (interrupted)."""
@@ -23,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     command = shlex.join([os.path.relpath(sys.executable), "-m", "pipelines.run", *arguments])
     try:
+        _check(options)
         config = configuration.load(options.config, _overrides(options))
         if options.show_config:
             print(configuration.as_yaml(config), end="")
@@ -95,6 +106,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write the summary as JSON, too")
     parser.add_argument("--verbose", action="store_true", help="show the libraries' own messages")
     return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    parser = _parser()
+    for name, runners in FOR_RUNNERS.items():
+        if options.runner not in runners and getattr(options, name) != parser.get_default(name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} is not for --runner {options.runner}, only for {' and '.join(runners)}")
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:
