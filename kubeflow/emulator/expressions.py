@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import operator
 import re
-from collections.abc import Callable
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any
 
 _STEP = re.compile(r"\.?(?:\['([^']*)'\]|\[(\d+)\]|([\w-]+))")
@@ -16,13 +16,14 @@ _TOKEN = re.compile(
     r"""|(?P<path>\w[\w-]*(?:\.[\w-]+|\['[^']*'\]|\[\d+\])*)|(?P<symbol>&&|\|\||[<>!=]=|[<>=:!()+*]))"""
 )
 # Loosest first. CEL writes symbols, where "and" binds tighter; filters write words, where "or" does.
-_LEVELS: list[tuple[str, Callable[[list[Any]], bool]]] = [("||", any), ("&&", all), ("AND", all), ("OR", any)]
+_LEVELS: list[tuple[str, Callable[[Iterable[Any]], bool]]] = [("||", any), ("&&", all), ("AND", all), ("OR", any)]
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
     "<=": operator.le,
     ">=": operator.ge,
 }
+_Value = Callable[[Any], Any]
 _TYPED = ("number_value", "string_value", "bool_value")
 
 
@@ -38,6 +39,11 @@ def walk(document: Any, path: str) -> Any:
         elif name not in _TYPED:
             return None
     return document
+
+
+def placeholders(text: str) -> list[str]:
+    """The paths of the placeholders `{{$…}}` in a text."""
+    return _PLACEHOLDER.findall(text)
 
 
 def substitute(text: str, find: Callable[[str], Any]) -> str:
@@ -62,18 +68,32 @@ def holds(text: str, document: Any) -> bool:
     Raises:
       ValueError: it cannot be understood.
     """
+    return bool(parse(text)(document))
+
+
+def parse(text: str, judge: Callable[[str, str, Any], Any] | None = None) -> Callable[[Any], Any]:
+    """Reads a condition or a filter, and returns what tells whether it holds for a document.
+
+    Args:
+      text: an empty one holds for all.
+      judge: is given each path, the sign behind it and the constant that it is compared with, `""` and None where it
+        stands alone, and returns the constant to compare with, or raises.
+
+    Raises:
+      ValueError: it cannot be understood.
+    """
     if not text.strip():
-        return True
-    parser = _Parser(text, document)
+        return lambda _: True
+    parser = _Parser(text, judge)
     told = parser.any_of(0)
     if parser.tokens:
         raise ValueError(f"invalid filter or condition {text!r}: did not expect {parser.tokens[0][1]!r}")
-    return bool(told)
+    return told
 
 
 class _Parser:
-    def __init__(self, text: str, document: Any) -> None:
-        self.text, self.document, self.tokens, at = text, document, [], 0
+    def __init__(self, text: str, judge: Callable[[str, str, Any], Any] | None) -> None:
+        self.text, self.judge, self.tokens, at = text, judge, [], 0
         while at < len(text.rstrip()):
             match = _TOKEN.match(text, at)
             if not match:
@@ -85,53 +105,66 @@ class _Parser:
         """Takes the next token, where it is one of the expected, else an empty text."""
         return self.tokens.pop(0)[1] if self.tokens and self.tokens[0][1] in expected else ""
 
-    def any_of(self, level: int) -> Any:
+    def any_of(self, level: int) -> _Value:
         if level == len(_LEVELS):
             return self.term()
         word, combine = _LEVELS[level]
         terms = [self.any_of(level + 1)]
         while self.next(word):
             terms.append(self.any_of(level + 1))
-        return combine(terms) if len(terms) > 1 else terms[0]
+        return (lambda document: combine(term(document) for term in terms)) if len(terms) > 1 else terms[0]
 
-    def term(self) -> Any:
+    def term(self) -> _Value:
         if self.next("!", "NOT"):
-            return not self.term()
+            negated = self.term()
+            return lambda document: not negated(document)
+        path = self.tokens[0][1] if self.tokens else ""
         left = self.operand(literal=False)
         if sign := self.next("==", "=", "!=", ":", *_ORDER):
-            return self.compare(left, sign, self.operand(literal=True))
+            right = self.operand(literal=True)
+            if self.judge:
+                judged = self.judge(path, sign, right(None))
+                return lambda document: self.compare(left(document), sign, judged)
+            return lambda document: self.compare(left(document), sign, right(document))
+        if self.judge and path != "(":
+            self.judge(path, "", None)
         return left
 
-    def operand(self, literal: bool) -> Any:
-        value = self.atom(literal)
+    def operand(self, literal: bool) -> _Value:
+        parts = [self.atom(literal)]
         while self.next("+"):
-            value = value + self.atom(literal)
-        return value
+            parts.append(self.atom(literal))
+        return (lambda document: reduce(operator.add, (part(document) for part in parts))) if parts[1:] else parts[0]
 
-    def atom(self, literal: bool) -> Any:
+    def atom(self, literal: bool) -> _Value:
         if self.next("("):
-            value = self.any_of(0)
+            inner = self.any_of(0)
             if not self.next(")"):
                 raise ValueError(f"invalid filter or condition {self.text!r}: a parenthesis is not closed")
-            return value
+            return inner
         kind, word = self.tokens.pop(0) if self.tokens else ("", "the end")
+        if kind == "path" and word not in ("true", "false") and not (literal and "[" not in word):
+            return lambda document: walk(document, word)
+        if (kind == "symbol" and word != "*") or not kind:
+            raise ValueError(f"invalid filter or condition {self.text!r}: did not expect {word}")
+        value = self.constant(kind, word)
+        return lambda _: value
+
+    @staticmethod
+    def constant(kind: str, word: str) -> Any:
         if kind == "text":
             return re.sub(r"\\(.)", r"\1", word[1:-1])
         if kind == "number":
             return float(word)
-        if kind == "path" and word in ("true", "false"):
-            return word == "true"
-        if kind == "path":
-            return word if literal and "[" not in word else walk(self.document, word)
-        if word == "*":
-            return word
-        raise ValueError(f"invalid filter or condition {self.text!r}: did not expect {word}")
+        return word == "true" if word in ("true", "false") else word
 
     @staticmethod
     def compare(left: Any, sign: str, right: Any) -> bool:
+        if isinstance(left, str) and isinstance(right, str) and "*" in right and sign in ("=", "!=", ":"):
+            alike = re.fullmatch(".*".join(map(re.escape, right.split("*"))), left, re.DOTALL)
+            return bool(alike) == (sign != "!=")
         if sign == ":":
             return left is not None if right == "*" else right in (left or ())
         if sign in _ORDER:
             return type(left) in (int, float, type(right)) and _ORDER[sign](left, right)
-        wild = isinstance(left, str) and isinstance(right, str) and "*" in right and sign != "=="
-        return (fnmatchcase(left, right) if wild else left == right) == (sign != "!=")
+        return (left == right) == (sign != "!=")

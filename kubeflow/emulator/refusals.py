@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import re
+import runpy
+import warnings
+from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import distribution
 from typing import Any
 
-from kubeflow.emulator.expressions import walk
+from google.protobuf import json_format
+
+from kubeflow.emulator.expressions import parse, placeholders, walk
 from kubeflow.emulator.graph import dependencies, inputs, producer
-from kubeflow.emulator.values import plain
+from kubeflow.emulator.values import constant, plain
 
 _JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
-_LABEL = re.compile(r"[\w-]{0,63}")
+_LABEL = re.compile(r"[^\W\d_][\w-]{0,62}:[\w-]{0,63}")
+_ROOT = re.compile(r"gs://[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9](/.*)?|/.*")
+_NAMED = re.compile(r"\.?(inputs|outputs)\.(artifacts|parameters)\['([^']*)'\]")
 _SCHEMAS = ("2.0.0", "2.1.0")
-_POLICIES = [f"PIPELINE_FAILURE_POLICY_{name}" for name in ("UNSPECIFIED", "FAIL_SLOW", "FAIL_FAST")]
 _KINDS = ("container", "resolver", "importer")
+_WIRES = {"artifacts": "Artifact", "parameters": "Parameter"}
 _CHECKS: dict[str, Any] = {
     "STRING": lambda value: isinstance(value, str),
     "NUMBER_INTEGER": lambda value: not isinstance(value, bool) and isinstance(value, (int, float)) and value % 1 == 0,
@@ -23,7 +31,7 @@ _CHECKS: dict[str, Any] = {
     "LIST": lambda value: isinstance(value, list),
     "STRUCT": lambda value: isinstance(value, dict),
 }
-_LEGACY = {"STRING": "stringValue", "INT": "intValue", "DOUBLE": "doubleValue"}
+_CHECKS |= {"INT": _CHECKS["NUMBER_INTEGER"], "DOUBLE": _CHECKS["NUMBER_DOUBLE"]}  # As schema 2.0.0 calls them.
 
 
 class ApiError(Exception):
@@ -39,38 +47,74 @@ def invalid(message: str) -> ApiError:
 
 
 def check(job_id: str, job: dict[str, Any]) -> None:
-    """Checks a job that is to be created.
+    """Checks a job that is to be created, and brings it into the form that the service reads.
 
     Raises:
       ApiError: it cannot be.
     """
     if not _JOB_ID.fullmatch(job_id):
         raise invalid(f"Invalid pipeline job ID {job_id!r}: it must match [a-z][-a-z0-9]{{0,127}}.")
-    if len(job.get("displayName", "")) > 128:
-        raise invalid("display_name must be at most 128 characters long.")
-    for key, value in job.get("labels", {}).items():
-        if not (key and _LABEL.fullmatch(key) and _LABEL.fullmatch(value) and (key + value).lower() == key + value):
-            raise invalid(f"Invalid label {key!r}: {value!r}: lowercase letters, digits, _ and -, at most 63 of them.")
-    spec, config = job.get("pipelineSpec"), job.get("runtimeConfig", {})
+    spec = job.get("pipelineSpec", job.get("pipeline_spec"))
     if not isinstance(spec, dict) or not spec:
         raise invalid("pipeline_spec is required: templates from a registry are not read here.")
+    read = _read(job, "PipelineJob")
+    spec = read["pipelineSpec"] = _read(spec, "PipelineSpec")
+    spec["deploymentSpec"] = _read(spec.get("deploymentSpec", {}), "PipelineDeploymentConfig")
+    job.clear()
+    job.update(read)
+    if len(job.get("displayName", "")) > 128:
+        raise invalid("display_name must be at most 128 characters long.")
+    labels = job.get("labels", {})
+    if len(labels) > 64:
+        raise invalid(f"There are {len(labels)} labels; at most 64 are allowed.")
+    for key, value in labels.items():
+        if not _LABEL.fullmatch(label := f"{key}:{value}") or label != label.lower():
+            told = "lowercase letters, digits, _ and -, at most 63 of them, and a letter begins the key"
+            raise invalid(f"Invalid label {key!r}: {value!r}: {told}.")
     if spec.get("schemaVersion") not in _SCHEMAS:
         told = f"pipeline_spec.schema_version {spec.get('schemaVersion')!r} is not supported"
         raise invalid(f"{told}; supported are {' and '.join(_SCHEMAS)}.")
     if not walk(spec, ".pipelineInfo.name"):
         raise invalid("pipeline_spec.pipeline_info.name is required.")
+    config = job.get("runtimeConfig", {})
     root = config.get("gcsOutputDirectory", "")
-    if not root.startswith(("gs://", "/")):
-        told = "a gs:// path or, here only, an absolute path of this machine"
+    if not _ROOT.fullmatch(root):
+        told = "a path in a bucket, gs://BUCKET/…, or, here only, an absolute path of this machine"
         raise invalid(f"runtime_config.gcs_output_directory {root!r} must be {told}.")
-    policy = config.get("failurePolicy", 0)
-    config["failurePolicy"] = policy = _POLICIES[policy] if policy in range(3) else policy
-    if policy not in _POLICIES:
-        raise invalid(f"Invalid runtime_config.failure_policy {policy!r}.")
+    if isinstance(config.get("failurePolicy"), int):
+        raise invalid(f"Invalid runtime_config.failure_policy {config['failurePolicy']}.")
     _check_parameters(spec, config)
     _check_graph("root", spec.get("root", {}), spec)
     for name, component in spec.get("components", {}).items():
         _check_component(name, component, spec)
+
+
+@lru_cache
+def _messages() -> dict[str, Any]:
+    """The published forms of a job, loaded with the first one: that takes a second.
+
+    The schema of pipelines is one file of the package kfp-pipeline-spec, which TFX's own executors read too. Imported
+    by its name it would bring the SDK of Kubeflow Pipelines along, where that is installed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # About the version of Python.
+        from google.cloud.aiplatform_v1.types import PipelineJob
+
+    file = distribution("kfp-pipeline-spec").locate_file("kfp/pipeline_spec/pipeline_spec_pb2.py")
+    # That file has a PipelineJob too, of the time before Vertex AI.
+    return {**runpy.run_path(str(file)), "PipelineJob": type(PipelineJob.pb(PipelineJob()))}
+
+
+def _read(document: Any, message: str) -> dict[str, Any]:
+    """A document in the one form of all that JSON allows for a message: camelCase, enums by name, no defaults.
+
+    Raises:
+      ApiError: it has what the message does not have.
+    """
+    try:
+        return json_format.MessageToDict(json_format.ParseDict(document, _messages()[message]()))
+    except (json_format.Error, AttributeError, TypeError, ValueError) as error:
+        raise invalid(f"The {message} is malformed: {str(error).splitlines()[0]}") from None
 
 
 def _check_parameters(spec: dict[str, Any], config: dict[str, Any]) -> None:
@@ -83,24 +127,20 @@ def _check_parameters(spec: dict[str, Any], config: dict[str, Any]) -> None:
         if name not in declared:
             told = ", ".join(sorted(declared)) or "none"
             raise invalid(f"Unknown runtime parameter {name!r}: the pipeline's parameters are {told}.")
-        type_ = declared[name].get("parameterType") or declared[name].get("type")
-        if legacy:
-            fits = isinstance(value, dict) and list(value) == [_LEGACY.get(type_)] and _parses(value)
-        else:
-            fits = _CHECKS.get(type_, lambda _: True)(value)
-        if not fits:
-            raise invalid(f"Invalid value {value!r} of the runtime parameter {name!r}: it must be of type {type_}.")
+        if not _fits(plain(value) if legacy else value, declared[name]):
+            told = f"it must be of type {_type(declared[name])}"
+            raise invalid(f"Invalid value {value!r} of the runtime parameter {name!r}: {told}.")
     for name, each in declared.items():
         if name not in given and "defaultValue" not in each and not each.get("isOptional"):
             raise invalid(f"The runtime parameter {name!r} is required and has neither a value nor a default.")
 
 
-def _parses(value: dict[str, Any]) -> bool:
-    try:
-        plain(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+def _type(declared: dict[str, Any]) -> Any:
+    return declared.get("parameterType") or declared.get("type")
+
+
+def _fits(value: Any, declared: dict[str, Any]) -> bool:
+    return _CHECKS.get(_type(declared), lambda _: True)(value)
 
 
 def _check_component(name: str, component: dict[str, Any], spec: dict[str, Any]) -> None:
@@ -114,6 +154,21 @@ def _check_component(name: str, component: dict[str, Any], spec: dict[str, Any])
     if not set(executor[label]) & set(_KINDS):
         told = f"executors of kind {', '.join(executor[label])} ({label!r})"
         raise ApiError(501, "UNIMPLEMENTED", f"This emulator does not run {told}; it runs {', '.join(_KINDS)}.")
+    if container := executor[label].get("container"):
+        if not container.get("image"):
+            raise invalid(f"The container {label!r} names no image.")
+        for word in [*container.get("command", []), *container.get("args", [])]:
+            for path in placeholders(word):
+                # What a hook adds is declared nowhere.
+                _check_named(path, component, f"A placeholder of component {name!r}", "lifecycle" in container)
+
+
+def _check_named(path: str, component: dict[str, Any], where: str, hooked: bool = False) -> None:
+    named = _NAMED.match(path)
+    if not named or (hooked and named[2] == "parameters"):
+        return
+    if named[3] not in (walk(component, f".{named[1][:-1]}Definitions.{named[2]}") or {}):
+        raise invalid(f"{where} stands for {path}, which its component does not declare.")
 
 
 def _check_graph(where: str, component: dict[str, Any], spec: dict[str, Any]) -> None:
@@ -122,31 +177,65 @@ def _check_graph(where: str, component: dict[str, Any], spec: dict[str, Any]) ->
         raise invalid(f"There are no tasks in the {where} of pipeline_spec.")
     components = spec.get("components", {})
     referenced = {name: components.get(walk(task, ".componentRef.name")) for name, task in tasks.items()}
+    for name, own in referenced.items():
+        if own is None:
+            component_name = walk(tasks[name], ".componentRef.name")
+            raise invalid(f"Task {name!r} names the component {component_name!r}, which is not there.")
     for name, task in tasks.items():
         own = referenced[name]
-        if own is None:
-            raise invalid(
-                f"Task {name!r} names the component {walk(task, '.componentRef.name')!r}, which is not there."
-            )
         if "parameterIterator" in task or "artifactIterator" in task:
             raise ApiError(501, "UNIMPLEMENTED", f"Task {name!r} is a loop, which this emulator does not run.")
         if unknown := sorted(dependencies(task, tasks) - tasks.keys()):
             raise invalid(f"Task {name!r} depends on {', '.join(unknown)}, which is no task of the {where}.")
-        for kind, key in (("artifacts", "Artifact"), ("parameters", "Parameter")):
+        _check_condition(name, walk(task, ".triggerPolicy.condition") or "", own)
+        for kind, key in _WIRES.items():
             wired, declared = inputs(task, kind), walk(own, f".inputDefinitions.{kind}") or {}
             for input_, each in declared.items():
                 if input_ not in wired and "defaultValue" not in each and not each.get("isOptional"):
                     raise invalid(f"Task {name!r} lacks its required input {input_!r} ({kind}).")
             for input_, source in wired.items():
+                if input_ not in declared:
+                    raise invalid(f"Task {name!r} is given {input_!r}, no input of its component ({kind}).")
                 if "parameterExpressionSelector" in source:
                     raise ApiError(501, "UNIMPLEMENTED", f"Task {name!r} selects a part of {input_!r}: not run here.")
+                where_from = f"Task {name!r} takes its input {input_!r} from"
+                if not source:
+                    raise invalid(f"{where_from} nothing.")
                 if output := source.get(f"taskOutput{key}"):
-                    maker = producer(output["producerTask"], tasks)
-                    made = walk(referenced[maker], f".outputDefinitions.{kind}") or {}
-                    if output[f"output{key}Key"] not in made:
-                        told = f"{output[f'output{key}Key']!r} of {maker!r}, which has no such output"
-                        raise invalid(f"Task {name!r} takes its input {input_!r} from {told} ({kind}).")
+                    _check_output(where_from, output["producerTask"], output[f"output{key}Key"], kind, referenced)
+                above = source.get(f"componentInput{key}") or walk(source, ".runtimeValue.runtimeParameter")
+                # Graphs within the pipeline's, such as that of TFX's exit handlers, see its parameters too.
+                known = [walk(each, f".inputDefinitions.{kind}") or {} for each in (component, spec["root"])]
+                if above and not any(above in each for each in known):
+                    raise invalid(f"{where_from} {above!r}, which is no input of the {where} ({kind}).")
+                value = constant(source.get("runtimeValue", {}), {})
+                if value is not None and "{{$" not in str(value) and not _fits(value, each := declared[input_]):
+                    raise invalid(f"{where_from} the constant {value!r}: it must be of type {_type(each)}.")
+    for kind, key in _WIRES.items():
+        for name, output in (walk(component, f".dag.outputs.{kind}") or {}).items():
+            if "valueFromOneof" in output:
+                raise ApiError(501, "UNIMPLEMENTED", f"The {where} selects its output {name!r}: not run here.")
+            for each in output["artifactSelectors"] if kind == "artifacts" else [output["valueFromParameter"]]:
+                told = f"The {where} takes its output {name!r} from"
+                _check_output(told, each["producerSubtask"], each[f"output{key}Key"], kind, referenced)
     try:
         TopologicalSorter({name: dependencies(task, tasks) for name, task in tasks.items()}).prepare()
     except CycleError as error:
         raise invalid(f"The tasks of the {where} depend on each other: {' → '.join(error.args[1])}.") from None
+
+
+def _check_output(told: str, task: str, output: str, kind: str, components: dict[str, Any]) -> None:
+    maker = producer(task, components)
+    if output not in (walk(components.get(maker), f".outputDefinitions.{kind}") or {}):
+        raise invalid(f"{told} {output!r} of {maker!r}, which has no such output ({kind}).")
+
+
+def _check_condition(task: str, condition: str, component: dict[str, Any]) -> None:
+    def judge(path: str, sign: str, value: Any) -> Any:
+        _check_named(path, component, f"The condition of task {task!r}")
+        return value
+
+    try:
+        parse(condition, judge)
+    except ValueError as error:
+        raise invalid(f"The condition of task {task!r} cannot be read: {error}.") from None

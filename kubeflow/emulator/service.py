@@ -9,14 +9,14 @@ import re
 import threading
 import traceback
 from collections.abc import Callable
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from kubeflow.emulator import job as jobs
-from kubeflow.emulator.expressions import holds, walk
+from kubeflow.emulator import listing
+from kubeflow.emulator.expressions import walk
 from kubeflow.emulator.process import tail
 from kubeflow.emulator.refusals import ApiError, check, invalid
 from kubeflow.emulator.store import Store, now
@@ -25,7 +25,6 @@ Document = dict[str, Any]
 
 HOST = "127.0.0.1"
 MAX_BYTES = 16 * 2**20
-PAGE = 100
 
 _ENDED = ("PIPELINE_STATE_SUCCEEDED", "PIPELINE_STATE_FAILED", "PIPELINE_STATE_CANCELLED")
 _OUTPUT_ONLY = ("name", "createTime", "startTime", "endTime", "updateTime", "state", "jobDetail", "error")
@@ -78,13 +77,14 @@ class Emulator:
         threading.Thread(target=run, name=document["name"]).start()
 
     def create(self, parent: str, query: dict[str, str], body: Document) -> Document:
-        pipeline = re.sub("[^a-z0-9]+", "-", str(walk(body, ".pipelineSpec.pipelineInfo.name")).lower()).strip("-")
+        pipeline = re.sub("[^a-z0-9]+", "-", str(walk(body, ".pipeline_spec.pipeline_info.name")).lower()).strip("-")
         job_id = query.get("pipelineJobId") or f"{pipeline}-{re.sub('[^0-9]', '', now())}"
-        document = {key: value for key, value in body.items() if key not in _OUTPUT_ONLY}
+        document = {**body}
         try:
             check(job_id, document)
         except (AttributeError, KeyError, TypeError) as error:
             raise invalid(f"The PipelineJob is malformed ({type(error).__name__}: {error}).") from None
+        document = {key: value for key, value in document.items() if key not in _OUTPUT_ONLY}
         contexts = f"{parent}/metadataStores/default/contexts"
         document |= {
             "name": f"{parent}/pipelineJobs/{job_id}",
@@ -115,21 +115,16 @@ class Emulator:
         """Lists jobs; `-` stands for every project and every location."""
         pattern = re.compile(re.escape(parent).replace(r"/\-", "/[^/]+") + "/pipelineJobs/.*")
         try:
-            told = [each for each in self._store.jobs() if pattern.match(each["name"])]
-            told = [each for each in told if holds(query.get("filter", ""), each)]
-            size = int(query.get("pageSize") or 0) or PAGE
-            start = int(query.get("pageToken") or 0)
-        except ValueError as error:
+            wanted = listing.wanted(query.get("filter", ""))
+            told = [each for each in self._store.jobs() if pattern.match(each["name"]) and wanted(each)]
+            told = listing.in_order(told, query.get("orderBy", ""))
+            part = listing.page(query.get("pageSize", ""), query.get("pageToken", ""))
+        except (TypeError, ValueError) as error:
             raise invalid(str(error)) from None
-        for field in reversed([each.strip() for each in query.get("orderBy", "").split(",") if each.strip()]):
-            name, direction, *_ = [*field.split(), "asc"]
-            if name not in ("display_name", "create_time", "update_time", "start_time", "end_time", "state"):
-                raise invalid(f"Invalid order_by {name!r}.")
-            told.sort(key=partial(_text, name), reverse=direction == "desc")
-        page = [_without_tasks(each) for each in told[start : start + size]]
+        page = [_without_tasks(each) for each in told[part]]
         if mask := query.get("readMask"):
             page = [_masked(each, mask.split(",")) for each in page]
-        more = {"nextPageToken": str(start + size)} if start + size < len(told) else {}
+        more = {"nextPageToken": str(part.stop)} if part.stop < len(told) else {}
         return {"pipelineJobs": page, **more}
 
     def cancel(self, parent: str, job_id: str, **_ignored: Any) -> Document:
@@ -248,10 +243,6 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:
         if os.environ.get("EMULATOR_VERBOSE"):
             super().log_message(format, *arguments)
-
-
-def _text(name: str, document: Document) -> str:
-    return walk(document, name) or ""
 
 
 def _without_tasks(document: Document) -> Document:
