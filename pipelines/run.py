@@ -45,12 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
             sample.draw(Path(config.data.location).parent)
         runner = importlib.import_module(f"pipelines.runners.{options.runner}")
         return runner.run(config, options, command)
-    except UsageError as error:
-        print(f"pipelines.run: {error}", file=sys.stderr)
-        return 2
     except RetakeError as error:
         print(f"pipelines.run: {error}", file=sys.stderr)
-        return 1
+        return error.code
     except KeyboardInterrupt:
         print(f"Interrupted. Go on with:\n  {command}")
         return INTERRUPTED
