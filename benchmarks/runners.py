@@ -140,13 +140,15 @@ def on_vertex(work: Path) -> Times:
         places = settings(work, "vertex-root")
         run("pipelines.run", "--runner", "vertex", *project, "--endpoint", emulator.url, "--wait", *places)
         [job] = aiplatform.PipelineJob.list()
+        told, over = job.task_details, moment(job.to_dict()["endTime"])
+        begun = job.create_time.timestamp()
     tasks: dict[str, tuple[float, float]] = {}
-    for task in job.task_details:
+    for task in told:
         node = task.task_name.partition("-")[0]  # A resolver is two tasks.
         start, end = task.start_time.timestamp(), task.end_time.timestamp()
-        begun, ended = tasks.get(node, (start, end))
-        tasks[node] = min(begun, start), max(ended, end)
-    return times(work, job.create_time.timestamp(), moment(job.to_dict()["endTime"]), tasks, {})
+        first, last = tasks.get(node, (start, end))
+        tasks[node] = min(first, start), max(last, end)
+    return times(work, begun, over, tasks, {})
 
 
 def times(work: Path, begun: float, over: float, tasks: dict[str, tuple[float, float]], own: dict[str, float]) -> Times:
