@@ -131,9 +131,8 @@ def under_airflow(work: Path) -> Times:
 
 def on_vertex(work: Path) -> Times:
     sys.path.insert(0, str(PROJECT / "tests"))
-    from google.cloud import aiplatform
     from vertex_emulator import PROJECT as PROJECT_ID
-    from vertex_emulator import REGION, vertex_emulator
+    from vertex_emulator import REGION, aiplatform, vertex_emulator
 
     with vertex_emulator(work / "vertex") as emulator:
         project = ["--project", PROJECT_ID, "--region", REGION, "--image", "retake"]
