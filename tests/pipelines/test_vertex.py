@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,8 @@ from typing import Any
 
 import pytest
 from colours import CLASSES, coloured, config, write_records
-from runner_contract import BROKEN, FIELDS, NODES, Outcome, Place, RunnerContract, Start, make_place
+from runner_contract import BROKEN, FIELDS, NODES, Outcome, Place, RunnerContract, Start, make_place, versions
+from vertex_emulator import VertexEmulator, aiplatform, ended, states, tasks, until, vertex_emulator
 
 from pipelines import run as command
 from pipelines.runners import vertex
@@ -635,6 +637,48 @@ class TestSubmitted:
         with server(Service(as_json("PENDING"), as_json("FAILED", ExampleGen="FAILED"))) as endpoint:
             assert self.run(place, endpoint, "--wait") == 1
         assert "Failed at ExampleGen: broken.tfrecord is cut off" in capsys.readouterr().out
+
+
+class TestInterrupted:
+    """While Trainer runs in the Vertex of this machine."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def place(cls, tmp_path_factory: pytest.TempPathFactory) -> Place:
+        return make_place(tmp_path_factory.mktemp("interrupted"))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def emulator(cls, place: Place) -> Iterator[VertexEmulator]:
+        with vertex_emulator(place.folder / "vertex") as emulator:
+            yield emulator
+
+    def training(self, place: Place, emulator: VertexEmulator, *sets: str) -> aiplatform.PipelineJob:
+        """A job whose Trainer runs."""
+        given = options("--config", str(place.config), *(f"--set={each}" for each in sets), bucket="")
+        assert command.main([*given, f"--endpoint={emulator.url}"]) == 0
+        [job, *_] = aiplatform.PipelineJob.list(order_by="create_time desc")
+        until(lambda: states(job).get("Trainer") == "RUNNING", 200)
+        return job
+
+    def test_a_killed_emulator_runs_trainer_again_when_it_is_back_and_the_model_is_pushed(
+        self, place: Place, emulator: VertexEmulator
+    ) -> None:
+        job = self.training(place, emulator)
+        emulator.end(signal.SIGKILL)
+        emulator.start()
+        assert ended(job, 600) == "SUCCEEDED"
+        assert "run again" in str(tasks(job)["Trainer"].pipeline_task_status)
+        assert "run again" not in str(tasks(job)["Transform"].pipeline_task_status)
+        assert len(versions(place)) == 1
+
+    def test_a_cancelled_job_ends_its_trainer_and_pushes_nothing(self, place: Place, emulator: VertexEmulator) -> None:
+        before = versions(place)
+        job = self.training(place, emulator, "trainer.learning_rate=0.0007")
+        job.cancel()
+        assert ended(job, 60) == "CANCELLED"
+        assert states(job)["Trainer"] == "CANCELLED"
+        assert versions(place) == before
 
 
 class TestVertex(RunnerContract):
