@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from kubeflow.emulator.expressions import holds
+from kubeflow.emulator.expressions import parse
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (name TEXT PRIMARY KEY, document TEXT NOT NULL);
@@ -90,8 +90,9 @@ class Store:
     def artifacts(self, context: str, filter_: str, limit: int | None = None) -> list[dict[str, Any]]:
         """Artifacts of a pipeline that a filter holds for, the latest first."""
         rows = self._execute("SELECT document FROM artifacts WHERE context = ? ORDER BY id DESC", context)
+        wanted = parse(filter_)
         found = (json.loads(row[0]) for row in rows if row[0])
-        return [artifact for artifact in found if holds(filter_, artifact)][:limit]
+        return [artifact for artifact in found if wanted(artifact)][:limit]
 
     def cached(self, key: str) -> dict[str, Any] | None:
         found = self._execute("SELECT document FROM cache WHERE key = ?", key)
