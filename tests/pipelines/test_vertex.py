@@ -687,16 +687,6 @@ class TestVertex(RunnerContract):
     @pytest.fixture(scope="class")
     @classmethod
     def start(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-        emulator = subprocess.Popen(
-            [sys.executable, "-m", "kubeflow.emulator", "--root", tmp_path_factory.mktemp("vertex"), "--port", "0"],
-            cwd=PROJECT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert emulator.stdout
-        endpoint = re.search(r"http://[\w.:]+", emulator.stdout.readline())
-        assert endpoint
-
         def start(place: Place, *sets: str) -> Outcome:
             file = place.folder / "summary.json"
             file.unlink(missing_ok=True)
@@ -707,7 +697,7 @@ class TestVertex(RunnerContract):
                     "-m",
                     "pipelines.run",
                     *given,
-                    f"--endpoint={endpoint[0]}",
+                    f"--endpoint={emulator.url}",
                     "--wait",
                     f"--summary={file}",
                 ],
@@ -719,6 +709,5 @@ class TestVertex(RunnerContract):
             summary = json.loads(file.read_text()) if file.exists() else None
             return Outcome(ended.returncode, summary, ended.stdout + ended.stderr)
 
-        yield start
-        emulator.terminate()
-        emulator.wait(timeout=30)
+        with vertex_emulator(tmp_path_factory.mktemp("vertex")) as emulator:
+            yield start
