@@ -30,10 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the pipeline and returns 0 (completed, blessed or not), 1 (failed), 2 (wrong usage) or 130 (interrupted)."""
     _have_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     command = shlex.join([os.path.relpath(sys.executable), "-m", "pipelines.run", *arguments])
     try:
-        _check(options)
+        _check(options, parser)
         config = configuration.load(options.config, _overrides(options))
         if options.show_config:
             print(configuration.as_yaml(config), end="")
@@ -105,8 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check(options: argparse.Namespace) -> None:
-    parser = _parser()
+def _check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     for name, runners in FOR_RUNNERS.items():
         if options.runner not in runners and getattr(options, name) != parser.get_default(name):
             flag = f"--{name.replace('_', '-')}"
