@@ -1,11 +1,11 @@
-"""The pipeline beside a hand-written script, in one run: time, memory, and where the time goes.
+"""Compare the pipeline with a hand-written script in one run: time, memory, and where the time goes.
 
-python -m benchmarks.pipeline IMAGES WEIGHTS: IMAGES holds the folders food, sandwich and taco; WEIGHTS are
-EfficientNetV2B0's without its top. Run it alone on the machine; it takes about eight minutes on 2 cores.
+Run it alone on the machine; it takes about eight minutes on 2 cores.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -129,4 +129,8 @@ def double(images: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="has the folders food, sandwich and taco")
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights of EfficientNetV2B0 without its top")
+    options = parser.parse_args()
+    main(options.images, options.weights)

@@ -1,18 +1,20 @@
-"""What the pipeline is measured against: the same transfer learning as one script, as a good engineer writes it.
+"""Transfer learning as one script, as a good engineer writes it: benchmarks.pipeline measures the pipeline against it.
 
-python -m benchmarks.plain_keras frozen|whole IMAGES WEIGHTS OUT: reads class folders, holds a fifth out by the
-picture's bytes, trains EfficientNetV2B0, writes a SavedModel, and prints accuracy and seconds as JSON.
-`frozen` caches the features of a frozen backbone and trains a head on them; `whole` trains one epoch of the whole
-network, as classic notebooks do.
+It reads class folders, holds a fifth out by the picture's bytes, trains EfficientNetV2B0, writes a SavedModel, and
+prints accuracy and seconds as JSON. `frozen` caches the features of a frozen backbone and trains a head on them;
+`whole` trains one epoch of the whole network, as classic notebooks do.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
-import sys
+import os
 import time
 from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
@@ -65,4 +67,10 @@ def pixels(files: list[tuple[str, int]]) -> tf.data.Dataset:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plain_keras", description=__doc__)
+    parser.add_argument("schedule", choices=["frozen", "whole"])
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="has the folders food, sandwich and taco")
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights of EfficientNetV2B0 without its top")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the SavedModel")
+    options = parser.parse_args()
+    main(options.schedule, options.images, options.weights, options.out)

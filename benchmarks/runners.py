@@ -1,12 +1,13 @@
-"""What running node by node costs: the embedded sample under the local runner, by `run_node`, under Airflow, and on a
-Vertex on this machine.
+"""Measure what running node by node costs: the embedded sample under the local runner, by `run_node`, under Airflow,
+and on a Vertex on this machine.
 
-python -m benchmarks.runners prints a Markdown table. It needs both environments (`make setup setup-airflow`). Run it
-alone on the machine; it takes about five minutes on 2 cores.
+It prints a Markdown table. It needs both environments (`make setup setup-airflow`). Run it alone on the machine; it
+takes about five minutes on 2 cores.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -163,4 +164,5 @@ def moment(text: str) -> float:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m benchmarks.runners", description=__doc__).parse_args()
     main()

@@ -17,7 +17,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
+from tfx import types
+from tfx.components import Trainer
+from tfx.components.trainer import executor
 from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.dsl.components.base import executor_spec
 
 from components import backbones
 from components.features import of_pictures, store_for
@@ -32,14 +36,43 @@ HEAD_BATCH = 128
 SETTLED_EPOCHS = 10
 """The first steps overshoot, and now and then happen to be the best; a head of them would be a matter of luck."""
 
-SERVING_CHUNK = 32
+FORWARD_CHUNK = 16
+"""Pictures that go through the network at once where it is not trained; memory grows with it, speed does not."""
+
 PIXEL_CACHE_BYTES = 256 * 2**20
+
+HEAD_SEARCH, HEAD, NETWORK = "1-head-finds-its-epochs", "2-head-on-all-pictures", "3-network"
+"""The phases of a training, as TensorBoard names them. LeNet5 has the last one only."""
 
 _log = logging.getLogger("retake")
 
 
+class Executor(executor.GenericExecutor):
+    """TFX's Trainer, but TensorBoard's logs lie in a folder named for the run, not for an execution's number."""
+
+    def _GetFnArgs(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> FnArgs:
+        arguments = super()._GetFnArgs(input_dict, output_dict, exec_properties)
+        # Vertex gives no run id, but its outputs lie in ROOT/PROJECT/JOB/TASK/model_run.
+        run_id = self._context.pipeline_run_id or arguments.model_run_dir.split("/")[-3]
+        arguments.model_run_dir = f"{arguments.custom_config['tensorboard']}/{run_id}"
+        return arguments
+
+
+class ClassifierTrainer(Trainer):
+    """TFX's Trainer with this executor."""
+
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+
 def run_fn(fn_args: FnArgs) -> None:
     """TFX's entry; `custom_config` holds `model`, `trainer` and `classes` of the configuration."""
+    if tf.io.gfile.exists(fn_args.model_run_dir):  # An earlier attempt of this run would double every curve.
+        tf.io.gfile.rmtree(fn_args.model_run_dir)
     model_config = ModelSection.model_validate(fn_args.custom_config["model"])
     config = TrainerSection.model_validate(fn_args.custom_config["trainer"])
     classes: list[str] = fn_args.custom_config["classes"]
@@ -93,7 +126,7 @@ class Split:
     def __init__(self, files: list[str], to_pixels: Any, config: TrainerSection):
         self._files = sorted(path for pattern in files for path in tf.io.gfile.glob(pattern))
         self._to_pixels = to_pixels
-        self.batch_size = config.batch_size
+        self._batch_size = config.batch_size
         self._seed = config.seed
         columns = [
             (batch["label"].numpy(), batch["source"].numpy(), [_digest(image) for image in batch["image"].numpy()])
@@ -118,7 +151,7 @@ class Split:
             marked = tf.data.Dataset.zip(records, tf.data.Dataset.from_tensor_slices(which))
             records = marked.filter(lambda _, chosen: chosen).map(lambda record, _: record)
         return (
-            records.batch(self.batch_size)
+            records.batch(FORWARD_CHUNK)
             .map(
                 lambda records: self._to_pixels({"image": _parse(records)["image"][:, None]})["pixels"],
                 num_parallel_calls=2,
@@ -134,11 +167,11 @@ class Split:
         size = int(np.prod(rows.element_spec.shape))
         if size * side.sum() <= PIXEL_CACHE_BYTES:
             chosen = chosen.cache()
-        return chosen.shuffle(1000 if size < 2**16 else 250, seed=self._seed).batch(self.batch_size).prefetch(1)
+        return chosen.shuffle(1000 if size < 2**16 else 250, seed=self._seed).batch(self._batch_size).prefetch(1)
 
     def sample(self, number: int) -> np.ndarray:
         """The first pictures' pixels, float32[≤ number, size, size, 3]."""
-        return np.concatenate(list(self.pixels().take(-(-number // self.batch_size)).as_numpy_iterator()))[:number]
+        return np.concatenate(list(self.pixels().take(-(-number // FORWARD_CHUNK)).as_numpy_iterator()))[:number]
 
     def weights(self, config: TrainerSection, classes: int) -> np.ndarray:
         """float32[n] with mean 1: the record file's weight times the class's."""
@@ -236,7 +269,7 @@ def _train_head(
         train.digests,
         store,
         lambda which: network.predict(
-            train.pixels(which), verbose=0, callbacks=[_Progress("features", int(which.sum()), train.batch_size)]
+            train.pixels(which), verbose=0, callbacks=[_Progress("features", int(which.sum()))]
         ),
     )
     standardize = keras.layers.Normalization(mean=features.mean(0), variance=features.var(0) + 1e-6)
@@ -253,7 +286,7 @@ def _train_head(
         batch_size=HEAD_BATCH,
         callbacks=[
             keras.callbacks.EarlyStopping(patience=config.patience, start_from_epoch=settled),
-            *_callbacks("head", log_dir, config.epochs),
+            *_callbacks("head", f"{log_dir}/{HEAD_SEARCH}", config.epochs),
         ],
         verbose=0,
     ).history
@@ -270,7 +303,7 @@ def _train_head(
         **rows,
         epochs=epochs,
         batch_size=HEAD_BATCH,
-        callbacks=_callbacks("head-all", log_dir, epochs),
+        callbacks=_callbacks("head on all pictures", f"{log_dir}/{HEAD}", epochs),
         verbose=0,
     )
     return head
@@ -304,7 +337,7 @@ def _fine_tune(
         epochs=schedule.epochs,
         callbacks=[
             keras.callbacks.EarlyStopping(patience=schedule.patience, restore_best_weights=True),
-            *_callbacks("network", log_dir, schedule.epochs),
+            *_callbacks("network", f"{log_dir}/{NETWORK}", schedule.epochs),
         ],
         verbose=0,
     ).history
@@ -318,19 +351,19 @@ def _fine_tune(
 
 
 def _callbacks(phase: str, log_dir: str, epochs: int) -> list[keras.callbacks.Callback]:
-    board = keras.callbacks.TensorBoard(f"{log_dir}/{phase}", write_graph=False)
+    board = keras.callbacks.TensorBoard(log_dir, write_graph=False)
     return [board, _EpochProgress(phase, epochs)]
 
 
 class _Progress(keras.callbacks.Callback):
     """Says how many pictures have gone through the network."""
 
-    def __init__(self, what: str, number: int, batch_size: int):
+    def __init__(self, what: str, number: int):
         super().__init__()
-        self._what, self._number, self._batch = what, number, batch_size
+        self._what, self._number = what, number
 
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
-        done = min(self._number, (batch + 1) * self._batch)
+        done = min(self._number, (batch + 1) * FORWARD_CHUNK)
         _log.debug("%s: %d of %d pictures", self._what, done, self._number)
 
 
@@ -357,10 +390,10 @@ def _export(model: keras.Model, to_pixels: Any, classes: list[str], folder: str)
 
     def probabilities_of(encoded: tf.Tensor) -> tf.Tensor:
         """In chunks, so that memory is bounded whatever batch a client or Beam (up to 1,000 rows) sends."""
-        chunks = -(-tf.size(encoded) // SERVING_CHUNK)
+        chunks = -(-tf.size(encoded) // FORWARD_CHUNK)
 
         def step(i: tf.Tensor, answers: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-            chunk = encoded[i * SERVING_CHUNK : (i + 1) * SERVING_CHUNK]
+            chunk = encoded[i * FORWARD_CHUNK : (i + 1) * FORWARD_CHUNK]
             pixels = to_pixels({"image": chunk[:, None]})["pixels"]
             return i + 1, answers.write(i, model(pixels, training=False))
 

@@ -7,7 +7,7 @@ import inspect
 from types import ModuleType
 from typing import Any
 
-from tfx.components import ExampleValidator, SchemaGen, StatisticsGen, Trainer, Transform
+from tfx.components import ExampleValidator, SchemaGen, StatisticsGen, Transform
 from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.orchestration.pipeline import Pipeline
@@ -21,6 +21,7 @@ from components.evaluator import GatedEvaluator, eval_config
 from components.example_gen import RecordsExampleGen
 from components.pusher import WholePusher
 from components.resolver import BaselineStrategy
+from components.trainer import ClassifierTrainer
 from retake import images, records
 from retake.config import Config
 from retake.weights import Weights
@@ -69,7 +70,7 @@ def build(
         disable_statistics=True,
         custom_config={"image_size": config.model.image_size, "code": _code(transform_graph)},
     )
-    trainer = Trainer(
+    trainer = ClassifierTrainer(
         run_fn="components.trainer.run_fn",
         examples=examples.outputs["examples"],
         transform_graph=transform.outputs["transform_graph"],
@@ -81,8 +82,9 @@ def build(
             "classes": config.data.classes,
             "code": _code(trainer_function, backbones, features, transform_graph),
             "features": f"{root}/features",
+            "tensorboard": f"{root}/tensorboard",
         },
-    )
+    ).with_id("Trainer")
     channels: dict[str, Any] = {"model": Channel(type=Model), "model_blessing": Channel(type=ModelBlessing)}
     if baseline is BaselineStrategy:
         channels["candidate"] = trainer.outputs["model"]

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = _parser()
     options = parser.parse_args(arguments)
-    command = shlex.join([os.path.relpath(sys.executable), "-m", "pipelines.run", *arguments])
+    command = shlex.join([_python(), "-m", "pipelines.run", *arguments])
     try:
         _check(options, parser)
         config = configuration.load(options.config, _overrides(options))
@@ -52,6 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"Interrupted. Go on with:\n  {command}")
         return INTERRUPTED
+
+
+def _python() -> str:
+    """How a person calls this interpreter from this folder: by its name where the environment is activated."""
+    return "python" if shutil.which("python") == sys.executable else os.path.relpath(sys.executable)
 
 
 def _have_streams() -> None:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -52,3 +58,38 @@ def test_the_pushed_model_answers_what_a_drawn_hot_dog_is(place: Path, ended: su
     assert asked.returncode == 0, asked.stderr
     assert all(name in asked.stdout for name in ("food", "sandwich", "taco"))
     assert (place / "results.png").is_file() and (place / "results.json").is_file()
+
+
+def test_tensorboard_names_runs_by_id_and_phase(place: Path, ended: subprocess.CompletedProcess[str]) -> None:
+    run_id = json.loads((place / "summary.json").read_text())["run_id"]
+    logs = place / "runs" / "tensorboard"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [RETAKE.with_name("tensorboard"), "--logdir", logs, "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as tensorboard:
+        try:
+            scalars = f"http://127.0.0.1:{port}/data/plugin/scalars"
+            tags = _json_when_there(f"{scalars}/tags", tensorboard)
+            assert set(tags) == {
+                f"{run_id}/1-head-finds-its-epochs/train",
+                f"{run_id}/1-head-finds-its-epochs/validation",
+                f"{run_id}/2-head-on-all-pictures/train",
+            }
+            question = urlencode({"run": f"{run_id}/2-head-on-all-pictures/train", "tag": "epoch_accuracy"})
+            points = _json_when_there(f"{scalars}/scalars?{question}", tensorboard)
+            accuracies = [value for _, _, value in points]
+            assert accuracies[0] < accuracies[-1] <= 1
+        finally:
+            tensorboard.terminate()
+
+
+def _json_when_there(address: str, server: subprocess.Popen[str]) -> Any:
+    """What the server answers, once it has read the logs."""
+    for _ in range(300):
+        assert server.poll() is None, server.stderr and server.stderr.read()
+        with suppress(OSError, ValueError), urllib.request.urlopen(address, timeout=10) as answer:  # noqa: S310
+            if found := json.load(answer):
+                return found
+        time.sleep(0.2)
+    raise AssertionError(f"{address} answers nothing")
