@@ -12,8 +12,11 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import struct
 import zlib
+from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -47,6 +50,10 @@ MOST_EVENTS = 10
 HIDDEN = (".", "_", "beam-temp-")
 """How names of files and folders begin that the pipeline does not read: see components/example_gen.py."""
 
+RECORDS = re.compile(r"\.(tfrecords?|tfrec)(\.gz)?(-\d{5,}-of-\d{5,})?(\.gz)?$", re.IGNORECASE)
+SHARD = re.compile(r"-(\d{5,})-of-(\d{5,})")
+"""How names of record files end, and what is in that of a shard: see components/example_gen.py."""
+
 POD_SUMMARY = "/airflow/xcom/return.json"
 """What the Kubernetes provider's sidecar reads a pod's XCom from."""
 
@@ -64,7 +71,7 @@ def pipelines() -> list[dict[str, Any]]:
     if not files:
         raise AirflowException(
             f"{DEFINITIONS} holds no compiled pipeline. In the project's folder, run: "
-            ".venv/bin/python -m pipelines.run --runner airflow --config NAME"
+            "python -m pipelines.run --runner airflow --config NAME"
         )
     definitions: list[dict[str, Any]] = []
     problems: list[str] = []
@@ -90,7 +97,7 @@ def read(file: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
         definition = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(definition, dict) or definition.get("format") != FORMAT:
-        command = f".venv/bin/python -m pipelines.run --runner airflow --config {file.stem}"
+        command = f"python -m pipelines.run --runner airflow --config {file.stem}"
         raise AirflowException(
             f"{file} is not whole, or was made by another version of the project. In the project's folder, run: "
             f"{definition.get('command', command) if isinstance(definition, dict) else command}"
@@ -130,7 +137,12 @@ def training(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG
         max_active_runs=1,
         is_paused_upon_creation=False,
         params={
-            key: Param(parameter["default"], type="string", minLength=1, description=parameter["description"])
+            key: Param(
+                parameter["default"],
+                type="string",
+                pattern=within([parameter["default"], *config["airflow"].get("places", [])]),
+                description=parameter["description"],
+            )
             for key, parameter in definition["parameters"].items()
         },
         default_args={
@@ -146,6 +158,12 @@ def training(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG
             tasks[node["id"]] = task(definition, node["id"], told)
             tasks[node["id"]].set_upstream([tasks[before] for before in node["upstream"]])
     return dag
+
+
+def within(places: list[str]) -> str:
+    """A regular expression for these places and what lies below them. The task looks again, and follows links."""
+    either = "|".join(re.escape(place.rstrip("/")) for place in places)
+    return rf"^(?!.*/\.\.(/|$))({either})(/.*)?$"
 
 
 def page(definition: dict[str, Any]) -> str:
@@ -350,7 +368,8 @@ class RecordsSensor(BaseOperator):
                 known |= set(told.extra.get("records", {}).items())
         there = listing(self.location)
         new = {file for file, _ in there.items() - known}
-        resting = {file for file in new if (seen or {}).get(file) == there[file] and is_whole(file)}
+        whole = new - of_incomplete_sets(there)
+        resting = {file for file in whole if (seen or {}).get(file) == there[file] and is_whole(file)}
         blocked = new and self.blocked(context["ti"])
         if resting and not blocked and (resting == new or looks >= MOST_LOOKS):
             [records] = self.outlets
@@ -361,7 +380,9 @@ class RecordsSensor(BaseOperator):
         if not new and datetime.now(timezone.utc) - context["dag_run"].start_date > LONGEST_WAIT:
             raise AirflowSkipException("no new records; the next run goes on waiting for them")
         if new:
-            self.log.info("%s: %s", blocked or "not at rest yet, or not whole", ", ".join(sorted(new)))
+            self.log.info(
+                "%s: %s", blocked or "not at rest yet, not whole, or shards are missing", ", ".join(sorted(new))
+            )
         self.defer(
             trigger=TimeDeltaTrigger(timedelta(seconds=self.seconds)),
             method_name="look",
@@ -392,9 +413,20 @@ def listing(location: str) -> dict[str, str]:
     for path, info in root.fs.find(root.path, detail=True).items():
         below = path.removeprefix(root.path.rstrip("/")).lstrip("/")
         hidden = any(part.startswith(HIDDEN) for part in below.split("/"))
-        if below.endswith((".tfrecord", ".tfrecord.gz")) and not hidden and info["size"]:
+        # A shard may have no records, and its set is not complete without it.
+        if RECORDS.search(below) and not hidden and (info["size"] or SHARD.search(below)):
             found[f"{location.rstrip('/')}/{below}"] = f"{info['size']} {info.get('generation') or info.get('mtime')}"
     return found
+
+
+def of_incomplete_sets(files: Iterable[str]) -> set[str]:
+    """The shards among some files that tell of others which are not there."""
+    sets: dict[tuple[str, str, str], dict[int, str]] = defaultdict(dict)
+    for file in files:
+        if shard := SHARD.search(file, file.rindex("/")):
+            sets[file[: shard.start()], shard[2], file[shard.end() :]][int(shard[1])] = file
+    incomplete = [there for (_, count, _), there in sets.items() if sum(n < int(count) for n in there) < int(count)]
+    return {file for there in incomplete for file in there.values()}
 
 
 def is_whole(path: str) -> bool:

@@ -141,7 +141,7 @@ def read(place: str) -> Definition:
     Raises:
       UsageError: there is none, or this version of the project cannot read it.
     """
-    again = "make it with: .venv/bin/python -m pipelines.run --runner airflow --config NAME"
+    again = "make it with: python -m pipelines.run --runner airflow --config NAME"
     try:
         return Definition.model_validate_json(_content(place))
     except OSError as error:

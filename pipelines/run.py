@@ -40,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.show_config:
             print(configuration.as_yaml(config), end="")
             return 0
-        # Vertex does not see this machine's folders.
-        if config.data.sample and options.runner != "vertex" and not Path(config.data.location).exists():
+        sees_folders = options.runner != "vertex" or config.vertex.is_local
+        if config.data.sample and sees_folders and not Path(config.data.location).exists():
             from retake import sample
 
             sample.draw(Path(config.data.location).parent)
@@ -97,7 +97,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="airflow: where the DAG file looks for compiled pipelines (default: dags/definitions)",
     )
-    vertex = parser.add_argument_group("vertex", "Places that are neither absolute nor gs:// lie in the bucket.")
+    vertex = parser.add_argument_group(
+        "vertex",
+        "Places that are neither absolute nor gs:// lie in the bucket; with the endpoint of a local Vertex they are "
+        "folders, and project, region, bucket and image are not needed.",
+    )
     vertex.add_argument("--project", metavar="ID", help="Google Cloud project: vertex.project")
     vertex.add_argument("--region", metavar="NAME", help="such as europe-west4: vertex.region")
     vertex.add_argument("--bucket", metavar="NAME", help="in that region: vertex.bucket")

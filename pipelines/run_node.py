@@ -24,7 +24,7 @@ from ml_metadata.proto import metadata_store_pb2
 from rich.console import Console
 
 from pipelines import definition as definitions
-from pipelines import metadata
+from pipelines import metadata, places
 from pipelines.definition import Definition
 from retake import summary as summaries
 from retake.errors import RetakeError, UsageError
@@ -46,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     begun = time.monotonic()
     try:
         definition = definitions.read(options.definition)
+        if options.runner == "airflow":
+            places.check(definition, _parameters(definition, options.parameter))
         connection = metadata.connection_config(definition.config.metadata.url)
         try:
             told = run(definition, options.node, options.run_id, options.parameter, connection)

@@ -45,17 +45,23 @@ WINDOW_OVER = "retake.window.over.v1"
 HIDDEN = (".", "_", "beam-temp-")
 """How names of files and folders begin that hold nothing to read; Beam writes its files in such a folder first."""
 
+RECORDS = re.compile(r"\.(tfrecords?|tfrec)(\.gz)?(-\d{5,}-of-\d{5,})?(\.gz)?$", re.IGNORECASE)
+"""How names of record files end: see components/example_gen.py."""
+
 FIELDS = {
-    "bucket": r"\S+",
-    "name": r"[^\r\n\ud800-\udfff]+",
+    "bucket": r"\S{1,222}",
+    "name": r"[^\r\n\ud800-\udfff]{1,1024}",
     "generation": r"[1-9][0-9]{0,18}",
     "size": r"[0-9]{1,19}",
-    "timeCreated": r"\S+",
+    "timeCreated": r"\S{1,64}",
 }
 """What an event tells of its object."""
 
 SETTLED = timedelta(minutes=1)
 """How long after a window's end nothing of it is still on its way to the bucket's listing, with all clocks' errors."""
+
+LONGEST = 1000
+"""Characters of a text in the log: what events tell may be as long as whoever sends them likes."""
 
 SECONDS = 30
 """How long an API may take to answer."""
@@ -168,9 +174,10 @@ def settings_from(environment: dict[str, str]) -> Settings:
     return settings
 
 
-def log(severity: str, message: str, **fields: Any) -> None:
-    """Writes a line that Cloud Logging takes apart."""
-    print(json.dumps({"severity": severity, "message": message, **fields}), flush=True)
+def log(severity: str, message: str, **fields: str) -> None:
+    """Writes a line that Cloud Logging takes apart, without control characters."""
+    told = {key: text[:LONGEST] for key, text in {"severity": severity, "message": message, **fields}.items()}
+    print(json.dumps(told), flush=True)
 
 
 try:
@@ -279,8 +286,8 @@ def check(found: Object) -> None:
         raise Ignored(f"not in bucket {SETTINGS.bucket}")
     if not found.name.startswith(SETTINGS.prefix):
         raise Ignored(f"not below {SETTINGS.prefix}")
-    if not found.name.endswith((".tfrecord", ".tfrecord.gz")):
-        raise Ignored("neither .tfrecord nor .tfrecord.gz")
+    if not RECORDS.search(found.name):
+        raise Ignored("not named as a record file, such as x.tfrecord or x.tfrecord.gz")
     if any(part.startswith(HIDDEN) for part in found.name.removeprefix(SETTINGS.prefix).split("/")):
         raise Ignored("temporary or hidden")
     if not found.size:

@@ -1,6 +1,7 @@
 """The Vertex runner: compiles the pipeline to a job of Vertex AI Pipelines, submits it and follows it to its end.
 
-With `vertex.endpoint` it does the same with a Vertex on this machine, whose nodes see this machine's folders.
+With `vertex.endpoint` it does the same with a Vertex on this machine, whose nodes see this machine's folders. That one
+needs nothing of Google Cloud: no project, no bucket, no credentials.
 """
 
 from __future__ import annotations
@@ -11,20 +12,23 @@ import logging
 import os
 import posixpath
 import re
+import signal
 import time
 import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
 from pipelines import progress
 from retake import summary as summaries
 from retake import weights as weight_files
-from retake.config import Config, VertexSection
+from retake.config import Config
 from retake.errors import RetakeError, UsageError
 from retake.summary import Node, NodeState, Summary
 from retake.weights import Weights
@@ -46,6 +50,11 @@ MANIFESTS = ", ".join(
 CONTINENTS = {"US": "us-", "NA": "us-", "EU": "europe-", "AS": "asia-"}
 """How the names of multi-regions of buckets begin, and those of the regions in them."""
 
+STAND_INS = {"project": "local-project", "region": "local-vertex1", "image": "local"}
+"""What a job on this machine's Vertex names where the configuration says nothing: it looks at none of them."""
+
+NETWORK = "is the network there?"
+
 SECONDS = 30
 POLL_SECONDS, POLL_SECONDS_HERE = 10, 0.3
 PATIENCE_SECONDS = 600
@@ -61,6 +70,9 @@ _STATES: dict[str, NodeState] = {
     "CANCELLED": "running",
 }
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
+
+_EXIT = re.compile(r"exited with (?:a non-zero )?status (?:of )?(-?\d+)")
+"""How both services tell a task's exit; a local one goes on with `: LAST WORDS (log: FILE)`."""
 
 
 class Compiled(NamedTuple):
@@ -128,18 +140,28 @@ def placed(config: Config) -> Config:
     """The configuration with every place as the nodes see it.
 
     Raises:
-      UsageError: a setting of `vertex` is missing, or a place is a folder that the nodes do not see.
+      UsageError: a setting of `vertex` is missing, or a place is one that the nodes do not see.
     """
     vertex = config.vertex
+    if vertex.is_local:
+        names = {name: getattr(vertex, name) or stand_in for name, stand_in in STAND_INS.items()}
+        vertex = vertex.model_copy(update=names)
     for name in ("project", "region", "image"):
         if not getattr(vertex, name):
             raise UsageError(f"vertex.{name} is missing; give it with --{name}")
 
     def place(key: str, given: str) -> str:
-        if Path(given).is_absolute() and not _here(vertex):
+        if vertex.is_local and given.startswith("gs://") and "STORAGE_EMULATOR_HOST" not in os.environ:
+            raise UsageError(
+                f"{key} {given}: a local Vertex uses no Google Cloud; give a folder, or set STORAGE_EMULATOR_HOST to "
+                "the address of a Cloud Storage emulator"
+            )
+        if Path(given).is_absolute() and not vertex.is_local:
             raise UsageError(f"{key} {given} is a folder that Vertex does not see; give a gs:// place")
-        if "://" in given or Path(given).is_absolute():
+        if "://" in given:
             return given
+        if vertex.is_local:
+            return str(Path(given).resolve())
         if not vertex.bucket:
             raise UsageError(f"{key} {given} lies in a bucket, and vertex.bucket is missing; give it with --bucket")
         return f"gs://{vertex.bucket}/{posixpath.normpath(given)}"
@@ -149,6 +171,7 @@ def placed(config: Config) -> Config:
     arguments = [_filled(argument, stand_for) for argument in config.beam.arguments]
     return config.model_copy(
         update={
+            "vertex": vertex,
             "pipeline": config.pipeline.model_copy(update={"root": root}),
             "data": config.data.model_copy(update={"location": place("data.location", config.data.location)}),
             "pusher": config.pusher.model_copy(
@@ -163,10 +186,6 @@ def _filled(text: str, stand_for: dict[str, str]) -> str:
     for name, value in stand_for.items():
         text = text.replace(f"{{{name}}}", value)
     return text
-
-
-def _here(vertex: VertexSection) -> bool:
-    return vertex.endpoint.startswith("http://")
 
 
 def compile(config: Config) -> Compiled:
@@ -249,7 +268,7 @@ def weights_of(config: Config) -> Weights:
     Raises:
       RetakeError: the weights file cannot be read.
     """
-    if _here(config.vertex):
+    if config.vertex.is_local:
         return weight_files.resolve(config.model)
     if config.model.weights == "auto" and config.model.backbone != "LeNet5":
         return Weights("imagenet", "")  # What can be had from here says nothing of what can be had there.
@@ -277,23 +296,30 @@ class Google:
             import google.auth
             from google.api_core.client_options import ClientOptions
             from google.auth.credentials import AnonymousCredentials
-            from google.cloud import aiplatform_v1, storage
+            from google.cloud import aiplatform_v1
 
         self._vertex, self._root = config.vertex, config.pipeline.root
-        stored_here = "STORAGE_EMULATOR_HOST" in os.environ or not self._root.startswith("gs://")
         self._credentials: Any = AnonymousCredentials()
-        if not (_here(config.vertex) and stored_here):
+        if not self._vertex.is_local:
             with _explained("looking for credentials"):
                 self._credentials, _ = google.auth.default(scopes=[SCOPE])
-        self._storage = storage.Client(
-            self._vertex.project, credentials=AnonymousCredentials() if stored_here else self._credentials
-        )
         self._jobs = aiplatform_v1.PipelineServiceClient(
             transport="rest",
-            credentials=AnonymousCredentials() if _here(self._vertex) else self._credentials,
+            credentials=self._credentials,
             client_options=ClientOptions(
                 api_endpoint=self._vertex.endpoint or f"https://{self._vertex.region}-aiplatform.googleapis.com"
             ),
+        )
+
+    @cached_property
+    def _storage(self) -> Any:
+        """Asked for only where a place is in a bucket."""
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud import storage
+
+        emulated = "STORAGE_EMULATOR_HOST" in os.environ
+        return storage.Client(
+            self._vertex.project, credentials=AnonymousCredentials() if emulated else self._credentials
         )
 
     def check(self, data: str) -> None:
@@ -317,14 +343,14 @@ class Google:
                         f"bucket {name} is not there; make it with: "
                         f"gcloud storage buckets create gs://{name} --location={region}"
                     ) from None
-            if not _here(self._vertex) and _is_elsewhere(bucket.location, bucket.location_type, region):
+            if not self._vertex.is_local and _is_elsewhere(bucket.location, bucket.location_type, region):
                 raise RetakeError(
                     f"bucket {name} is in {bucket.location.lower()}, and the job would run in {region}: "
                     "give a bucket of that region with --bucket, or another region with --region"
                 )
         others = [machine.image for machine in self._vertex.machines.values() if machine.image]
         for image in dict.fromkeys([self._vertex.image, *others]):
-            if (manifest := _manifest(image)) and not _here(self._vertex):
+            if (manifest := _manifest(image)) and not self._vertex.is_local:
                 self._check_image(image, manifest)
         if data.startswith("gs://"):
             bucket, _, prefix = f"{data.rstrip('/')}/".removeprefix("gs://").partition("/")
@@ -391,8 +417,13 @@ class Google:
         from google.cloud import aiplatform_v1
 
         vertex = self._vertex
+        doing, advice = f"starting of a job in {vertex.region} of project {vertex.project}", NETWORK
+        if vertex.is_local:
+            doing = f"starting of a job at {vertex.endpoint}"
+            port = urlsplit(vertex.endpoint).port or 80
+            advice = f"start a local Vertex with: python -m kubeflow.emulator --root vertex --port {port}"
         job_id = f"{job['displayName']}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-        with _explained(f"starting of a job in {vertex.region} of project {vertex.project}"):
+        with _explained(doing, advice):
             made = self._jobs.create_pipeline_job(
                 parent=f"projects/{vertex.project}/locations/{vertex.region}",
                 pipeline_job=aiplatform_v1.PipelineJob.from_json(json.dumps(job)),
@@ -403,7 +434,7 @@ class Google:
 
     def link(self, name: str) -> str:
         """The page of a job."""
-        if _here(self._vertex):
+        if self._vertex.is_local:
             return f"{self._vertex.endpoint}/#{name}"
         page = f"locations/{self._vertex.region}/pipelines/runs/{name.rpartition('/')[2]}"
         return f"https://console.cloud.google.com/vertex-ai/{page}?project={self._vertex.project}"
@@ -431,22 +462,46 @@ class Google:
 
     @property
     def poll_seconds(self) -> float:
-        return POLL_SECONDS_HERE if _here(self._vertex) else POLL_SECONDS
+        return POLL_SECONDS_HERE if self._vertex.is_local else POLL_SECONDS
 
     def failure(self, job: Any) -> str | None:
-        """Why a job failed, in its node's own words where the node wrote them; None where it did not fail."""
+        """Why a job failed, as its failed tasks tell it; None where it did not fail."""
         if job.state.name == "PIPELINE_STATE_SUCCEEDED":
             return None
         if job.state.name == "PIPELINE_STATE_CANCELLED":
             return "the job was cancelled"
-        job_id = job.name.rpartition("/")[2]
-        failed = [task for task in job.job_detail.task_details if task.state.name == "FAILED"]
-        for task in failed:
-            with suppress(Exception):  # The service's words will do.
-                if words := self._words(f"*/{job_id}/{task.task_name}_*/failure.txt"):
-                    return words
-        said = [task.error.message for task in failed] + [job.error.message]
+        details = job.job_detail.task_details
+        failed = [task for task in details if task.state.name == "FAILED"]
+        graphs = {task.parent_task_id for task in details}
+        told = {task.task_name: self._reason(job, task) for task in failed if task.task_id not in graphs}
+        told = {name: reason for name, reason in told.items() if reason}
+        if len(told) > 1:
+            return "; ".join(f"{name}: {reason}" for name, reason in told.items())
+        said = [*told.values(), *(task.error.message for task in failed), job.error.message]
         return next((message for message in said if message), "the service does not say why")
+
+    def _reason(self, job: Any, task: Any) -> str:
+        """Why a task failed: its own words or the last of its log, how its process ended, and where its log is."""
+        job_id, message, words = job.name.rpartition("/")[2], task.error.message, None
+        with suppress(Exception):  # The service's words will do.
+            words = self._words(f"*/{job_id}/{task.task_name}_*/failure.txt")
+        log, last = "", ""
+        if local := re.search(r"status -?\d+: (.*) \(log: (.+)\)$", message, re.DOTALL):
+            last, log = local.groups()
+        elif link := re.search(r"https://console\.cloud\.google\.com/logs\S*", message):
+            log = link[0].rstrip(".")
+        elif not self._vertex.is_local and (
+            number := task.executor_detail.container_detail.main_job.rpartition("/")[2]
+        ):
+            log = f"gcloud logging read 'resource.labels.job_id=\"{number}\"' --project={self._vertex.project}"
+        code = _EXIT.search(message)
+        exit_ = _exit(int(code[1])) if code else ""
+        if not words:
+            words, exit_ = exit_ or message, ""
+            if last and last != "it said nothing":
+                words += f"; its last words: {last}"
+        details = "; ".join(filter(None, [exit_, f"log: {log}" if log else ""]))
+        return f"{words} ({details})" if words and details else words
 
     def _words(self, pattern: str) -> str | None:
         """What components.vertex wrote beside a task's output."""
@@ -454,6 +509,17 @@ class Google:
             return next((file.read_text() for file in Path(self._root).glob(pattern)), None)
         found = self._storage.list_blobs(self._bucket, match_glob=f"{self._prefix}/{pattern}", timeout=SECONDS)
         return next((blob.download_as_text(timeout=SECONDS) for blob in found), None)
+
+
+def _exit(code: int) -> str:
+    """How a process ended: below zero is the signal that ended it, and so is what a shell makes of one, from 129 on."""
+    number = -code if code < 0 else code - 128
+    if number == signal.SIGKILL:
+        return "killed (signal 9), probably out of memory"
+    try:
+        return f"killed (signal {number}, {signal.Signals(number).name})"
+    except ValueError:
+        return f"exited with status {code}"
 
 
 def _manifest(image: str) -> str | None:
@@ -472,8 +538,8 @@ def _is_elsewhere(location: str, location_type: str, region: str) -> bool:
 
 
 @contextmanager
-def _explained(doing: str) -> Iterator[None]:
-    """Says in one message what Google's clients raise in many ways."""
+def _explained(doing: str, advice: str = NETWORK) -> Iterator[None]:
+    """Says in one message what Google's clients raise in many ways, and gives advice where nobody answers."""
     import requests
     from google.api_core import exceptions as api
     from google.auth import exceptions as auth
@@ -492,10 +558,10 @@ def _explained(doing: str) -> Iterator[None]:
         raise RetakeError(f"there are no Google Cloud credentials; log in with: {login}") from None
     except auth.RefreshError as error:
         raise RetakeError(
-            f"the Google Cloud credentials do not count ({_words(error)}); log in with: {login}"
+            f"the Google Cloud credentials are invalid or expired ({_words(error)}); log in with: {login}"
         ) from None
     except unreachable as error:
-        raise RetakeError(f"{doing}: the service cannot be reached ({_words(error)}); is the network there?") from None
+        raise RetakeError(f"{doing}: the service cannot be reached ({_words(error)}); {advice}") from None
     except (api.Forbidden, api.Unauthorized) as error:
         raise RetakeError(f"{doing} is not permitted: {_words(error)}") from None
     except api.GoogleAPICallError as error:
@@ -505,6 +571,8 @@ def _explained(doing: str) -> Iterator[None]:
 def _words(error: Exception) -> str:
     """The first line of what an error says, without the request that it answers."""
     text = str(getattr(error, "message", None) or error).strip() or type(error).__name__
+    if system := re.search(r"\[Errno -?\d+\] [^'\")]+", text):  # Within three errors of others.
+        return system[0]
     return re.sub(r"^(?:GET|POST|PUT) https?://\S+: ", "", text.splitlines()[0])[:500]
 
 

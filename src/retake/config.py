@@ -53,7 +53,9 @@ class DataSection(Section):
     """The records, their classes and what is accepted of them."""
 
     location: str = Field(
-        min_length=1, description="Folder or gs:// prefix; every .tfrecord and .tfrecord.gz below it is read."
+        min_length=1,
+        description="Folder or gs:// prefix; every record file below it is read: .tfrecord, .tfrecords and .tfrec in "
+        "lower or upper case, with or without .gz, whole or in shards such as .tfrecord-00000-of-00002.",
     )
     sample: bool = Field(False, description="Draw the embedded pictures into `location` when it does not exist.")
     classes: list[str] = Field(min_length=2, description="Class names; the position is the label's index.")
@@ -195,6 +197,12 @@ class AirflowSection(Section):
         ge=1,
         description="How often the data location is looked at; new records must rest for as long to be taken.",
     )
+    places: list[Annotated[str, Field(min_length=1)]] = Field(
+        [],
+        description="Folders and gs:// prefixes: whoever triggers a run may name them, or what lies below them, as its "
+        "`data` or `models`. Without any, `data` must be data.location or lie below it, and `models` likewise "
+        "pusher.destination.",
+    )
     pods: dict[str, str] = Field(
         {},
         description="Node → file with a Kubernetes pod template that it runs in, `*` for all others; without one a "
@@ -227,7 +235,9 @@ class VertexSection(Section):
     image: str = Field("", description="Container image with this project's code, which every node runs.")
     service_account: str = Field("", description="Whom the nodes run as; empty for the project's default.")
     endpoint: str = Field(
-        "", description="Another address of the service, such as http://127.0.0.1:8480 of the local Vertex."
+        "",
+        description="Another address of the service. With http://127.0.0.1:8480 of a local Vertex, relative places are "
+        "folders of this machine, and project, region, bucket and image are not needed.",
     )
     labels: dict[Label, Label] = Field({}, description="Labels of the job, for bills and searches.")
     machines: dict[str, Machine] = Field(
@@ -237,6 +247,11 @@ class VertexSection(Section):
         "it takes by default; without an image of its own, a node runs in `vertex.image`.",
     )
     retries: int = Field(0, ge=0, description="How often a node that failed is tried again.")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `endpoint` is a Vertex on this machine, whose nodes see this machine's folders."""
+        return self.endpoint.startswith("http://")
 
     @field_validator("bucket")
     @classmethod
@@ -403,6 +418,9 @@ def located(config: Config) -> Config:
             "data": config.data.model_copy(update={"location": _absolute(config.data.location)}),
             "pusher": config.pusher.model_copy(update={"destination": _absolute(config.pusher.destination)}),
             "metadata": config.metadata.model_copy(update={"url": url}),
+            "airflow": config.airflow.model_copy(
+                update={"places": [_absolute(place) for place in config.airflow.places]}
+            ),
         }
     )
 

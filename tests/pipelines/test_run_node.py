@@ -421,7 +421,7 @@ def refuses(place: str, environment: dict[str, str]) -> None:
     assert process.returncode == 2 and out == ""
     [message] = err.splitlines()
     assert place in message
-    assert "make it with: .venv/bin/python -m pipelines.run --runner airflow" in message
+    assert "make it with: python -m pipelines.run --runner airflow" in message
 
 
 @pytest.mark.parametrize(
@@ -521,3 +521,22 @@ def test_a_password_in_the_url_is_refused(place: Place) -> None:
 
     assert ended.returncode == 2
     assert metadata.PASSWORD_VARIABLE in ended.stderr and "s3cret" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("parameter", "said"),
+    [
+        ("data=/nowhere", "data '/nowhere' is not a place that a run may be given"),
+        ("data={data}/new/", "there is no such node"),
+    ],
+)
+def test_airflow_is_held_to_the_places_that_the_configuration_allows(
+    place: Place, definition: Path, parameter: str, said: str
+) -> None:
+    options = ["--runner", "airflow", "--parameter", parameter.format(data=place.data)]
+    process = begin(definition, "Nothing", RUN, *options)
+    _, err = process.communicate(timeout=200)
+
+    assert process.returncode == 2
+    [message] = err.splitlines()
+    assert said in message
