@@ -184,8 +184,61 @@ def test_record_files_without_examples_are_refused(data):
 
 
 def test_a_folder_without_record_files_is_refused_and_packing_is_suggested(tmp_path):
-    with pytest.raises(RetakeError, match=r"holds no .tfrecord or .tfrecord.gz file; .* retake records pack"):
+    with pytest.raises(RetakeError, match=r"holds no record file \(.tfrecord, .tfrecord.gz\); .* retake records pack"):
         record_files(str(tmp_path))
+    for number in range(5):
+        (tmp_path / f"{number}.csv").touch()
+    with pytest.raises(RetakeError, match=r"holds no record file .*, only 0.csv, 1.csv, 2.csv and 2 more; make one"):
+        record_files(str(tmp_path))
+
+
+SPELLINGS = [
+    "a.tfrecords",
+    "b.tfrec",
+    "c.TFRECORD",
+    "d.TFRecords.GZ",
+    "e.tfrecord-00000-of-00001",
+    "f.tfrecords.gz-00000-of-00001",
+    "g.tfrec-00000-of-00001.gz",
+    "h-00000-of-00001.tfrecord.gz",
+]
+
+
+def test_record_files_are_read_however_their_ending_is_spelt(data):
+    for number, name in enumerate(SPELLINGS):
+        write_records(data / "more" / name, coloured(1, seed=number + 1))
+    assert sources(everything(generate(data))) == {
+        "some.tfrecord": 36,
+        **{f"more/{name}": 3 for name in SPELLINGS},
+    }
+
+
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [
+        (["x.tfrecord-00000-of-00003", "x.tfrecord-00002-of-00003"], "x.tfrecord-00001-of-00003"),
+        (["x-00001-of-00002.tfrecord.gz"], "x-00000-of-00002.tfrecord.gz"),
+        (["x.tfrecord-00000-of-00002", "y.tfrecord-00001-of-00002"], "x.tfrecord-00001-of-00002"),
+        (["x.tfrecord-00000-of-99999999999"], "x.tfrecord-00000000001-of-99999999999"),
+    ],
+)
+def test_a_shard_that_is_missing_is_named(tmp_path, there, missing):
+    for name in there:
+        (tmp_path / name).touch()
+    with pytest.raises(RetakeError) as error:
+        record_files(str(tmp_path))
+    assert str(error.value).startswith(f"{tmp_path}/{missing} is missing: ")
+
+
+def test_what_is_neither_a_record_file_nor_hidden_is_said_once_a_run(data, said):
+    for name in ("notes.txt", "a/x.csv", "a/y.tfrecord.tmp", "z.tfrecord-0-of-1", "escape\x1b[31m.txt", ".hidden"):
+        write_records(data / name, [])
+    fingerprint(data)
+    assert said == [
+        f"left out below {data}: a/x.csv, a/y.tfrecord.tmp, escape\\x1b[31m.txt and 2 more (not record files)"
+    ]
+    generate(data)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("name", ["missing", "file"])

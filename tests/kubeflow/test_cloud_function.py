@@ -205,7 +205,18 @@ NAMES = [
     ".hidden.tfrecord.gz",
     "e.tfrecord.tmp",
     "f.tfrecord-00000-of-00001",
+    "f.tfrecord-0-of-1",
+    "f.tfrecord-00000-of-00001.tmp",
+    "g.tfrecords",
+    "g.tfrec",
+    "g.tfrec.gz",
+    "g.tfrecs",
+    "g.tfrecord.gz-00000-of-00001",
+    "g-00000-of-00001.tfrecord",
     "e.TFRECORD",
+    "e.TfRecords.Gz",
+    "escape\x1b[31m.tfrecord",
+    "_g.tfrecords",
     "tfrecord",
     "picture.jpg",
     "gz.tfrecord.gzip",
@@ -287,6 +298,11 @@ def test_an_event_of_another_type_is_ignored(immediate: FunctionServer, apis: Go
         stored(name=5),
         stored(name=""),
         stored(name="\ud800.tfrecord"),
+        stored(name="a\r\nb.tfrecord"),
+        stored(name=f"{PREFIX}/{'a' * 1020}.tfrecord"),
+        stored(name="\x1b[2J" * 100_000),
+        stored(bucket="b" * 100_000),
+        stored(timeCreated="2" * 100_000),
         stored(generation="0"),
         stored(generation="9" * 20),
         stored(size="-"),
@@ -297,7 +313,7 @@ def test_an_event_of_another_type_is_ignored(immediate: FunctionServer, apis: Go
         stored(timeCreated="9999-12-31T23:59:59Z"),
         stored(timeCreated="0001-01-01T00:00:00+14:00"),
     ],
-    ids=str,
+    ids=lambda data: str(data)[:120],
 )
 @pytest.mark.parametrize("send_event", [binary_event, structured_event])
 def test_an_event_without_a_whole_object_is_logged_and_not_delivered_again(
@@ -308,6 +324,16 @@ def test_an_event_without_a_whole_object_is_logged_and_not_delivered_again(
     assert entry["severity"] == "ERROR"
     assert entry["message"].startswith("given up: ")
     assert not apis.runs and not apis.tasks
+    assert all(len(line) < 10_000 and line.isprintable() for line in batching.log.read_text().splitlines())
+
+
+def test_control_characters_of_a_name_are_escaped_in_the_log(immediate: FunctionServer, apis: GoogleApis) -> None:
+    name = f"{PREFIX}/\x1b]0;title\x07\x00\x85\u202e.tfrecord"
+    assert binary_event(immediate.url, FINALIZED, stored(name)) == 200
+    assert binary_event(immediate.url, "\x1b[2J" + "type" * 5000, stored(name)) in (200, 400)
+    assert len(apis.runs) == 1
+    assert immediate.entries()[0]["object"].startswith(f"gs://{BUCKET}/{name}#")
+    assert all(line.isascii() and line.isprintable() for line in immediate.log.read_text().splitlines())
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from colours import CLASSES, coloured, config, write_records
 from runner_contract import BROKEN, FIELDS, NODES, Outcome, Place, RunnerContract, Start, make_place, versions
-from vertex_emulator import VertexEmulator, aiplatform, ended, states, tasks, until, vertex_emulator
+from vertex_emulator import Pipeline, VertexEmulator, aiplatform, ended, states, tasks, until, vertex_emulator
 
 from pipelines import run as command
 from pipelines.runners import vertex
@@ -281,6 +281,13 @@ class TestUsage:
         assert command.main(options("--dry-run", "--data", str(tmp_path))) == 2
         assert f"data.location {tmp_path} is a folder that Vertex does not see" in capsys.readouterr().err
 
+    def test_a_local_vertex_does_not_look_into_buckets_of_google(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+        assert command.main(options("--endpoint", "http://127.0.0.1:8480", "--data", DATA)) == 2
+        assert f"data.location {DATA}: a local Vertex uses no Google Cloud; give a folder" in capsys.readouterr().err
+
     def test_credentials_are_not_sent_unencrypted(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert command.main(options("--endpoint", "http://vertex.example")) == 2
         assert "must begin with https://" in capsys.readouterr().err
@@ -355,15 +362,19 @@ class TestErrors:
             google = vertex.Google(here(tmp_path, endpoint))
             with pytest.raises(RetakeError) as raised:
                 google.submit(compiled.job)
-        assert str(raised.value).startswith("starting of a job in europe-west4 of project my-project")
+        assert str(raised.value).startswith(f"starting of a job at {endpoint}")
         assert told in str(raised.value) and "\n" not in str(raised.value)
 
     def test_a_service_that_nobody_answers_for_cannot_be_reached(
         self, compiled: vertex.Compiled, tmp_path: Path
     ) -> None:
         google = vertex.Google(here(tmp_path, "http://127.0.0.1:9"))
-        with pytest.raises(RetakeError, match=r"the service cannot be reached .*; is the network there?"):
+        with pytest.raises(RetakeError) as raised:
             google.submit(compiled.job)
+        assert str(raised.value) == (
+            "starting of a job at http://127.0.0.1:9: the service cannot be reached ([Errno 111] Connection refused); "
+            "start a local Vertex with: python -m kubeflow.emulator --root vertex --port 9"
+        )
 
     @pytest.mark.parametrize(
         ("answer", "told"),
@@ -427,13 +438,20 @@ class TestErrors:
         assert vertex._manifest(image) == f"{manifests}/latest"
         assert vertex._manifest(f"{image}@sha256:ab") == f"{manifests}/sha256:ab"
 
-    @pytest.fixture()
-    def cloud(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """Credentials of nobody."""
-        file = tmp_path / "credentials.json"
-        parts = dict.fromkeys(("client_id", "client_secret", "refresh_token"), "none")
-        file.write_text(json.dumps({"type": "authorized_user", **parts}))
-        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+
+@pytest.fixture()
+def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Credentials of nobody."""
+    file = tmp_path / "credentials.json"
+    parts = dict.fromkeys(("client_id", "client_secret", "refresh_token"), "none")
+    file.write_text(json.dumps({"type": "authorized_user", **parts}))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VertexEmulator]:
+    with vertex_emulator(tmp_path_factory.mktemp("emulator")) as running:
+        yield running
 
 
 def here(folder: Path, endpoint: str) -> Config:
@@ -461,31 +479,133 @@ def bucket() -> Iterator[Any]:
     emulator.stop()
 
 
+@pytest.fixture()
+def in_bucket(bucket: Any) -> vertex.Google:
+    """A Vertex and a Cloud Storage on this machine."""
+    places = {"root": "gs://my-bucket/runs/colours"}
+    return vertex.Google(settings(pipeline=places, vertex={"endpoint": "http://127.0.0.1:9"}))
+
+
 class TestBucket:
     def test_the_job_and_a_weights_file_are_put_below_the_root(
-        self, compiled: vertex.Compiled, bucket: Any, tmp_path: Path
+        self, compiled: vertex.Compiled, bucket: Any, in_bucket: vertex.Google, tmp_path: Path
     ) -> None:
         weights = tmp_path / "some.weights.h5"
         weights.write_bytes(b"weights")
         there = settings(model={"backbone": "MobileNetV2", "weights": str(weights)})
-        google = vertex.Google(settings(vertex={"endpoint": "http://127.0.0.1:9"}))
         bucket.blob("data/first.tfrecord").upload_from_string("records")
-        google.check(DATA)
-        google.upload(compiled, there)
+        in_bucket.check(DATA)
+        in_bucket.upload(compiled, there)
         assert bucket.blob("runs/colours/pipeline.json").download_as_text() == compiled.text
         [uploaded] = bucket.client.list_blobs("my-bucket", prefix="runs/colours/weights/")
         assert uploaded.download_as_bytes() == b"weights"
         assert vertex.weights_of(there).weights == f"/gcs/my-bucket/{uploaded.name}"
 
-    def test_a_data_location_with_nothing_in_it_is_told_before_a_machine_is_paid_for(self, bucket: Any) -> None:
-        google = vertex.Google(settings(vertex={"endpoint": "http://127.0.0.1:9"}))
+    def test_a_data_location_with_nothing_in_it_is_told_before_a_machine_is_paid_for(
+        self, in_bucket: vertex.Google
+    ) -> None:
         with pytest.raises(RetakeError, match="gs://my-bucket/nothing holds nothing; copy records there with: gcloud"):
-            google.check("gs://my-bucket/nothing")
+            in_bucket.check("gs://my-bucket/nothing")
 
-    def test_a_failed_task_is_told_in_its_own_words(self, bucket: Any) -> None:
+    def test_a_failed_task_is_told_in_its_own_words(self, bucket: Any, in_bucket: vertex.Google) -> None:
         bucket.blob("runs/colours/123/one/ExampleGen_77/failure.txt").upload_from_string("broken.tfrecord is cut off")
-        google = vertex.Google(settings(vertex={"endpoint": "http://127.0.0.1:9"}))
-        assert google.failure(job("FAILED", ExampleGen="FAILED", job_id="one")) == "broken.tfrecord is cut off"
+        told = in_bucket.failure(job("FAILED", ExampleGen="FAILED", job_id="one"))
+        assert told == "broken.tfrecord is cut off (exited with status 1)"
+
+
+ROOT_FAILED = "The DAG failed because some tasks failed. The failed tasks are: [Trainer]."
+LOGS = "https://console.cloud.google.com/logs/viewer?project=123&resource=ml_job%2Fjob_id%2F7"
+
+
+def failed(message: str, custom_job: str = "", **others: str) -> dict[str, Any]:
+    """A job as the service tells it: its own detail first, FAILED as that of the task below it."""
+    tasks = {"Trainer": message, **others}
+    details = [
+        {
+            "taskId": f"-{number + 1}",
+            "parentTaskId": "100",
+            "taskName": name,
+            "state": "FAILED",
+            "executorDetail": {"containerDetail": {"mainJob": custom_job}},
+            "error": {"code": 9, "message": error},
+        }
+        for number, (name, error) in enumerate(tasks.items())
+    ]
+    root = {
+        "taskId": "100",
+        "taskName": "colours-1",
+        "state": "FAILED",
+        "execution": {"schemaTitle": "system.Run"},
+        "error": {"code": 9, "message": ROOT_FAILED},
+    }
+    return {
+        "name": f"{JOB}/colours-1",
+        "state": "PIPELINE_STATE_FAILED",
+        "jobDetail": {"taskDetails": [root, *details]},
+        "error": {"code": 9, "message": f"{ROOT_FAILED}; Job (project_id = my-project) is failed."},
+    }
+
+
+class TestFailure:
+    """Why a job failed."""
+
+    def told(self, in_bucket: vertex.Google, answer: dict[str, Any]) -> str | None:
+        from google.cloud.aiplatform_v1 import PipelineJob
+
+        return in_bucket.failure(PipelineJob.from_json(json.dumps(answer)))
+
+    @pytest.mark.parametrize(
+        ("message", "told"),
+        [
+            (
+                f"The replica workerpool0-0 exited with a non-zero status of 137. Please check the logs: {LOGS}.",
+                f"killed (signal 9), probably out of memory (log: {LOGS})",
+            ),
+            (
+                "The replica workerpool0-0 exited with a non-zero status of 139.",
+                "killed (signal 11, SIGSEGV)",
+            ),
+            ("The replica workerpool0-0 exited with a non-zero status of 1.", "exited with status 1"),
+            ("The replica workerpool0-0 exited with a non-zero status of 255.", "exited with status 255"),
+            ("Machine type n1-huge is not there.", "Machine type n1-huge is not there."),
+            ("", ROOT_FAILED),
+        ],
+    )
+    def test_the_detail_of_the_whole_job_does_not_hide_the_tasks(
+        self, in_bucket: vertex.Google, message: str, told: str
+    ) -> None:
+        assert self.told(in_bucket, failed(message)) == told
+
+    def test_tasks_that_failed_side_by_side_are_named(self, in_bucket: vertex.Google) -> None:
+        said = self.told(in_bucket, failed("no disk", Evaluator="no GPU"))
+        assert said == "Trainer: no disk; Evaluator: no GPU"
+
+    def test_the_service_is_asked_for_the_log_with_a_command(self, cloud: None, bucket: Any) -> None:
+        google = vertex.Google(settings(pipeline={"root": "gs://my-bucket/runs/colours"}))
+        message = "The replica workerpool0-0 exited with a non-zero status of 137."
+        told = self.told(google, failed(message, "projects/123/locations/europe-west4/customJobs/77"))
+        command = "gcloud logging read 'resource.labels.job_id=\"77\"' --project=my-project"
+        assert told == f"killed (signal 9), probably out of memory (log: {command})"
+
+    @pytest.mark.parametrize(
+        ("code", "told"),
+        [
+            ("os.kill(os.getpid(), 9)", "killed (signal 9), probably out of memory"),
+            (
+                "print('no tacos', flush=True); os.kill(os.getpid(), 6)",
+                "killed (signal 6, SIGABRT); its last words: no tacos",
+            ),
+            ("sys.exit(3)", "exited with status 3"),
+        ],
+    )
+    def test_a_local_vertex_is_told_how_the_task_ended_and_where_its_log_is(
+        self, emulator: VertexEmulator, tmp_path: Path, code: str, told: str
+    ) -> None:
+        made = Pipeline(tmp_path).task("Trainer", code).task("Pusher", after=("Trainer",)).submit()
+        assert ended(made) == "FAILED"
+        log = emulator.root / "logs" / f"{tasks(made)['Trainer'].task_id}.log"
+        assert vertex.Google(here(tmp_path, emulator.url)).failure(made.gca_resource) == f"{told} (log: {log})"
+        assert log.exists()
 
 
 def job(state: str, job_id: str = "colours-1", **tasks: Any) -> Any:
@@ -569,16 +689,29 @@ class TestSummary:
         assert (summary.state, summary.reason, summary.blessed) == ("failed", "no disk", None)
 
 
+def bare(home: Path) -> dict[str, str]:
+    """The environment of a user who has never met Google Cloud."""
+    home.mkdir(exist_ok=True)
+    return {"PATH": os.environ["PATH"], "HOME": str(home)}
+
+
 class Service:
     """A PipelineService with one job, which has come further each time that somebody asks."""
 
-    def __init__(self, made: dict[str, Any], *asked: dict[str, Any] | tuple[int, Any]):
+    def __init__(
+        self,
+        made: dict[str, Any],
+        *asked: dict[str, Any] | tuple[int, Any],
+        name: str = "colours",
+        parent: dict[str, str] = SERVICE,
+    ):
         self.submitted: dict[str, Any] = {}
         self._made, self._asked = made, list(asked)
+        self._jobs = f"/v1/projects/{parent['project']}/locations/{parent['region']}/pipelineJobs?pipelineJobId={name}-"
 
     def __call__(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
         if method == "POST":
-            assert path.startswith("/v1/projects/my-project/locations/europe-west4/pipelineJobs?pipelineJobId=colours-")
+            assert path.startswith(self._jobs)
             self.submitted = json.loads(body)
             return 200, self._made
         answer = self._asked.pop(0)
@@ -607,6 +740,28 @@ class TestSubmitted:
         assert f"{JOB}/colours-1" in told and endpoint in told
         assert (place.root / "pipeline.json").read_text() == printed
         assert PipelineJob.from_json(json.dumps(service.submitted)) == PipelineJob.from_json(printed)
+
+    def test_a_local_vertex_needs_its_address_only_and_draws_the_sample(self, tmp_path: Path) -> None:
+        """In an environment without credentials, where somebody listens for a search for some."""
+        service, asked = Service(as_json("PENDING"), name="sample", parent=vertex.STAND_INS), []
+        with server(service) as endpoint, server(lambda *call: (asked.append(call), (404, {}))[1]) as google:
+            ran = subprocess.run(
+                [
+                    *(sys.executable, "-m", "pipelines.run", "--runner", "vertex", "--endpoint", endpoint),
+                    *("--config", str(PROJECT / "configs" / "sample.yaml"), "--set", "model.weights=none"),
+                ],
+                cwd=tmp_path,
+                env={**bare(tmp_path / "home"), "GCE_METADATA_HOST": google.removeprefix("http://")},
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert asked == []
+        values = service.submitted["runtimeConfig"]["parameterValues"]
+        assert values == {"data": f"{tmp_path}/data/sample/records", "models": f"{tmp_path}/models/sample"}
+        assert Path(values["data"], "drawn.tfrecord").exists()
+        assert (tmp_path / "runs" / "sample" / "pipeline.json").exists()
 
     def test_a_job_is_followed_to_its_end_with_progress_and_summary(
         self, place: Place, capsys: pytest.CaptureFixture[str]
@@ -690,18 +845,15 @@ class TestVertex(RunnerContract):
         def start(place: Place, *sets: str) -> Outcome:
             file = place.folder / "summary.json"
             file.unlink(missing_ok=True)
-            given = options("--config", str(place.config), *(f"--set={each}" for each in sets), bucket="")
             ended = subprocess.run(
                 [
-                    sys.executable,
-                    "-m",
-                    "pipelines.run",
-                    *given,
-                    f"--endpoint={emulator.url}",
-                    "--wait",
-                    f"--summary={file}",
+                    *(sys.executable, "-m", "pipelines.run", "--runner", "vertex", "--config", place.config.name),
+                    *("--root", "root", "--data", "data", "--models", "models/colours"),
+                    *(f"--set={each}" for each in sets),
+                    *("--endpoint", emulator.url, "--wait", "--summary", str(file)),
                 ],
-                cwd=PROJECT,
+                cwd=place.folder,
+                env=bare(place.folder / "home"),
                 capture_output=True,
                 text=True,
                 timeout=900,
