@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"kubeflow.demo: {error}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
-        again = shlex.join([os.path.relpath(sys.executable), "-m", "kubeflow.demo", *arguments])
+        again = shlex.join(["python", "-m", "kubeflow.demo", *arguments])
         print(f"Interrupted; nothing goes on. Begin again with:\n  {again}")
         return 130
     return 0
@@ -183,7 +183,7 @@ def show(options: argparse.Namespace, console: Console) -> None:
         models = {file.stem: Path(str(run.pushed_model)) for file, run in zip(material.records, runs, strict=True)}
         print(f"\n{results.compare(material.pictures, models, options.root / 'results')}")
         print(f"\n{shift(json.loads((root / 'results.json').read_text()))}")
-    again = [os.path.relpath(sys.executable), "-m", "kubeflow.emulator", "--root", str(options.root / "vertex")]
+    again = ["python", "-m", "kubeflow.emulator", "--root", str(options.root / "vertex")]
     print(f"To look at both runs again:\n  {shlex.join(again)}")
 
 

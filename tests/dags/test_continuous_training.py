@@ -21,8 +21,10 @@ from colours import coloured, write_records
 from gcp_storage_emulator.server import create_server
 from ml_metadata import MetadataStore
 from postgres_server import Postgres, postgres_server
+from record_names import NAMES
 from runner_contract import FIRST, PER_CLASS, Place, compile_for_airflow, make_place
 
+from components import example_gen
 from pipelines import metadata
 
 PROJECT = Path(__file__).parents[2]
@@ -415,6 +417,13 @@ def test_record_files_are_found_at_any_depth_and_nothing_else_is(definitions: Pa
     assert sorted(found(definitions, f"{data}/").versions) == sorted(map(str, files))
 
 
+def test_the_watcher_takes_the_files_that_the_pipeline_reads_and_no_others(definitions: Path, tmp_path: Path) -> None:
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"something")
+    assert sorted(found(definitions, tmp_path).versions) == example_gen.record_files(str(tmp_path))
+
+
 def test_a_folder_that_is_not_there_fails_the_watcher_by_name(definitions: Path, tmp_path: Path) -> None:
     said = asked(definitions, FAIL, tmp_path / "later")
     assert said == f"data location {tmp_path / 'later'} is not a folder on this worker"
@@ -459,6 +468,15 @@ def test_whole_files_wait_a_while_for_one_that_is_not_and_longer_while_the_train
     taken, looks, most_looks = asked(definitions, LOOK, tmp_path)
     assert taken == [str(whole)]
     assert looks == PAUSED_LOOKS + most_looks
+
+
+def test_shards_wait_for_those_that_are_missing(definitions: Path, tmp_path: Path) -> None:
+    """A shard without a record is no bytes long."""
+    files = [write_records(tmp_path / f"{name}-00000-of-00002", coloured(1)) for name in ("a.tfrecord", "b.tfrecord")]
+    files.append(tmp_path / "a.tfrecord-00001-of-00002")
+    files[-1].touch()
+    taken, *_ = asked(definitions, LOOK, tmp_path)
+    assert taken == sorted(map(str, (files[0], files[-1])))
 
 
 def test_waiting_goes_on_in_another_run_each_day_so_that_no_log_grows_for_ever(

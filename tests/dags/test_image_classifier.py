@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -119,6 +120,28 @@ def test_the_runtime_parameters_are_typed_params(dags: Any, place: Place) -> Non
     params = dags["colours"]["params"]
     assert {key: value for key, (value, *_) in params.items()} == {"data": str(place.data), "models": str(place.models)}
     assert all(schema["type"] == "string" and description for _, schema, description in params.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "taken"),
+    [
+        ("data", "{place.data}", True),
+        ("data", "{place.data}/", True),
+        ("data", "{place.data}/new/..2026", True),
+        ("data", "{place.data}-2", False),
+        ("data", "{place.data}/../secret", False),
+        ("data", "/somewhere{place.data}", False),
+        ("data", "{place.models}", False),
+        ("data", "", False),
+        ("models", "{place.models}/more", True),
+        ("models", "{place.models}/..", False),
+    ],
+)
+def test_a_run_may_be_given_the_configured_places_and_what_lies_below_them(
+    dags: Any, place: Place, name: str, value: str, taken: bool
+) -> None:
+    _, schema, _ = dags["colours"]["params"][name]
+    assert bool(re.search(schema["pattern"], value.format(place=place))) is taken
 
 
 def test_runs_go_one_at_a_time_without_backfill_and_retry_with_backoff(dags: Any) -> None:

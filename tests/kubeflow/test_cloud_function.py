@@ -19,6 +19,7 @@ from function_server import FunctionServer, GoogleApis, binary_event, send, stru
 from gcp_storage_emulator.server import create_server
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
+from record_names import NAMES
 
 from kubeflow.demo import FINALIZED, FRAMEWORK, FUNCTION
 
@@ -193,40 +194,6 @@ def test_a_generation_delivered_twice_starts_one_run(immediate: FunctionServer, 
         assert binary_event(immediate.url, FINALIZED, event) == 200
     assert len(apis.runs) == 2
     assert all(JOB_ID.fullmatch(name) for name in apis.runs)
-
-
-NAMES = [
-    "a.tfrecord",
-    "b.tfrecord.gz",
-    "deep/er/c.tfrecord",
-    "_folder/d.tfrecord",
-    "with space & 'more'.tfrecord",
-    "_temporary.tfrecord",
-    ".hidden.tfrecord.gz",
-    "e.tfrecord.tmp",
-    "f.tfrecord-00000-of-00001",
-    "f.tfrecord-0-of-1",
-    "f.tfrecord-00000-of-00001.tmp",
-    "g.tfrecords",
-    "g.tfrec",
-    "g.tfrec.gz",
-    "g.tfrecs",
-    "g.tfrecord.gz-00000-of-00001",
-    "g-00000-of-00001.tfrecord",
-    "e.TFRECORD",
-    "e.TfRecords.Gz",
-    "escape\x1b[31m.tfrecord",
-    "_g.tfrecords",
-    "tfrecord",
-    "picture.jpg",
-    "gz.tfrecord.gzip",
-    "_temporary/0/g.tfrecord",
-    ".tmp/h.tfrecord",
-    "deep/_er/i.tfrecord",
-    "beam-temp-j-4f1e/9c.j.tfrecord",
-    "beam-temp-k.tfrecord.gz",
-    "not_hidden/l-beam-temp-.tfrecord",
-]
 
 
 def test_it_takes_the_objects_that_the_pipeline_reads_and_no_others(

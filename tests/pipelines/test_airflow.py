@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from airflow_server import AirflowServer, wait_for
-from runner_contract import Outcome, Place, RunnerContract, Start, compile_for_airflow
+from airflow_server import AirflowServer, ApiError, wait_for
+from runner_contract import Chapter, Outcome, Place, RunnerContract, Start, compile_for_airflow
 
 PROJECT = Path(__file__).parents[2]
 
@@ -47,3 +47,9 @@ class TestAirflow(RunnerContract):
             return Outcome(1, json.loads(summary.read_text()), airflow.log("colours", run_id, failed))
 
         return start
+
+    def test_a_run_on_a_place_that_the_configuration_does_not_allow_is_refused_at_once(
+        self, airflow: AirflowServer, place: Place, first: Chapter
+    ) -> None:
+        with pytest.raises(ApiError, match=r"400.*data"):
+            airflow.trigger("colours", {"data": f"{place.data}-of-another"})
