@@ -60,7 +60,7 @@ FIELDS = {
 SETTLED = timedelta(minutes=1)
 """How long after a window's end nothing of it is still on its way to the bucket's listing, with all clocks' errors."""
 
-LONGEST = 1000
+LONGEST = 1500
 """Characters of a text in the log: what events tell may be as long as whoever sends them likes."""
 
 SECONDS = 30

@@ -131,7 +131,7 @@ def test_an_empty_folder_is_named_with_the_way_to_fill_it(run, tmp_path):
     (tmp_path / "data").mkdir()
     ended = run()
     assert ended.code == 1
-    assert f"{tmp_path / 'data'} holds no .tfrecord" in ended.complaint
+    assert f"{tmp_path / 'data'} holds no record file" in ended.complaint
     assert "retake records pack" in ended.complaint
 
 
