@@ -137,12 +137,7 @@ def training(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG
         max_active_runs=1,
         is_paused_upon_creation=False,
         params={
-            key: Param(
-                parameter["default"],
-                type="string",
-                pattern=within([parameter["default"], *config["airflow"].get("places", [])]),
-                description=parameter["description"],
-            )
+            key: place(parameter, [parameter["default"], *config["airflow"].get("places", [])])
             for key, parameter in definition["parameters"].items()
         },
         default_args={
@@ -160,10 +155,15 @@ def training(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG
     return dag
 
 
-def within(places: list[str]) -> str:
-    """A regular expression for these places and what lies below them. The task looks again, and follows links."""
-    either = "|".join(re.escape(place.rstrip("/")) for place in places)
-    return rf"^(?!.*/\.\.(/|$))({either})(/.*)?$"
+def place(parameter: dict[str, str], allowed: list[str]) -> Param:
+    """A parameter of a run: one of the allowed places, or one below. The task checks it again, and follows links."""
+    either = "|".join(re.escape(each.rstrip("/")) for each in allowed)
+    return Param(
+        parameter["default"],
+        type="string",
+        pattern=rf"^(?!.*/\.\.(/|$))({either})(/.*)?$",
+        description=f"{parameter['description']} Allowed: {', '.join(allowed)}, and what lies below.",
+    )
 
 
 def page(definition: dict[str, Any]) -> str:
