@@ -9,11 +9,13 @@ import hashlib
 import io
 import json
 import logging
-import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+
+from retake import durable
 
 _log = logging.getLogger("retake")
 
@@ -66,8 +68,8 @@ def _write(store: str, known: dict[bytes, np.ndarray]) -> None:
     content = io.BytesIO()
     digests = np.frombuffer(b"".join(known), np.uint8).reshape(len(known), -1)
     np.savez(content, digests=digests, features=np.stack(list(known.values())))
-    tf.io.gfile.makedirs(store.rpartition("/")[0])
-    unfinished = f"{store}.{uuid.uuid4().hex}"
-    with tf.io.gfile.GFile(unfinished, "wb") as file:
+    if "://" not in store:
+        durable.write(Path(store), content.getvalue())
+        return
+    with tf.io.gfile.GFile(store, "wb") as file:  # An object appears whole or not at all.
         file.write(content.getvalue())
-    tf.io.gfile.rename(unfinished, store, overwrite=True)

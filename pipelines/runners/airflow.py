@@ -11,6 +11,7 @@ import yaml
 
 from pipelines import definition as definitions
 from retake import config as configuration
+from retake import durable
 from retake.config import Config
 from retake.errors import RetakeError, UsageError
 
@@ -34,10 +35,7 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
     content = compiled.model_dump_json(indent=1) + "\n"
     file = options.definitions / f"{compiled.pipeline}.json"
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        unfinished.write_text(content)
-        unfinished.replace(file)
+        durable.write(file, content.encode())
     except OSError as error:
         raise RetakeError(f"{file} cannot be written ({error.strerror}); give a folder with --definitions") from None
     print(f"{compiled.pipeline}: {len(compiled.nodes)} nodes compiled to {file}")

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from retake import durable
 from retake import images as pictures
 from retake.config import DataSection
 from retake.errors import RetakeError, UsageError
@@ -361,13 +362,12 @@ def _write(out: Path, records: Iterable[bytes]) -> None:
         with tf.io.TFRecordWriter(str(partial), "GZIP" if out.name.endswith(".gz") else "") as writer:
             for record in records:
                 writer.write(record)
-        partial.replace(out)
+        durable.publish(partial, out)
     except (OSError, tf.errors.OpError) as error:
         why = error.strerror if isinstance(error, OSError) else error.message
         raise RetakeError(f"{out} cannot be written: {why}") from None
     finally:
-        if partial.exists():
-            partial.unlink()
+        partial.unlink(missing_ok=True)
 
 
 def _label(example: Any) -> str | list[int] | None:

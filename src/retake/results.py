@@ -16,7 +16,6 @@ import shutil
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from retake import durable
 from retake.config import DataSection
 from retake.errors import RetakeError
 from retake.images import TOO_MANY_BYTES, WRONG_FORMAT, acceptable, to_graph_format
@@ -518,14 +518,9 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Writes all of the file or nothing."""
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        unfinished.write_bytes(content)
-        unfinished.replace(file)
+        durable.write(file, content)
     except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
         raise RetakeError(f"{file} cannot be written ({error.strerror}); choose another --output") from None
 
 

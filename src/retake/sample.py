@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from retake import records
+from retake import durable, records
 from retake.errors import RetakeError
 
 CLASSES = ["food", "sandwich", "taco"]
@@ -73,7 +73,7 @@ def draw(folder: Path) -> None:
         _draw_class(partial / "hot dog", "hot dog", HOT_DOGS)
         records.pack(partial / "images", partial / "records" / "drawn.tfrecord", CLASSES, {})
         try:
-            partial.rename(folder)
+            durable.publish(partial, folder)
         except OSError:  # another process was faster, and what it drew is the same
             if not _complete(folder):
                 raise

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from retake import durable
 from retake.errors import RetakeError
 
 RunState = Literal["complete", "failed"]
@@ -89,14 +88,9 @@ def write(summary: Summary, file: Path) -> None:
         >>> write(Summary(run_id="1", runner="local", state="complete", nodes=[]), Path("summary.json"))
         ... # doctest: +SKIP
     """
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(file)
+        durable.write(file, (summary.model_dump_json(indent=2) + "\n").encode())
     except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
         raise RetakeError(f"the run's summary cannot be written to {file} ({error.strerror})") from None
 
 

@@ -1,0 +1,80 @@
+"""What is written is on disk before its name is: seen through the order of the system's calls."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from retake import durable
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what is synced, and renames, in their order."""
+    seen: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def seen_fsync(descriptor: int) -> None:
+        seen.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def seen_rename(self: Path, target: Path) -> Path:
+        seen.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(Path, "rename", seen_rename)
+    return seen
+
+
+def test_a_file_is_synced_before_its_rename_and_its_parents_after_it(tmp_path: Path, calls: list[str]) -> None:
+    durable.write(tmp_path / "new" / "folder" / "file.txt", b"content")
+
+    assert (tmp_path / "new" / "folder" / "file.txt").read_bytes() == b"content"
+    unfinished, rename, *parents = calls
+    assert unfinished.startswith(".file.txt.") and rename == "rename"
+    assert parents[:3] == ["folder", "new", tmp_path.name]
+
+
+def test_a_folder_is_synced_with_all_that_it_holds_before_its_rename(tmp_path: Path, calls: list[str]) -> None:
+    (tmp_path / "unfinished" / "variables").mkdir(parents=True)
+    (tmp_path / "unfinished" / "variables" / "data").write_text("weights")
+    (tmp_path / "unfinished" / "graph").write_text("graph")
+    durable.publish(tmp_path / "unfinished", tmp_path / "1")
+
+    before = calls[: calls.index("rename")]
+    assert sorted(before) == ["data", "graph", "unfinished", "variables"]
+    assert before.index("data") < before.index("variables") < before.index("unfinished")
+    assert calls[calls.index("rename") + 1] == tmp_path.name
+
+
+def test_a_number_that_is_taken_is_refused_and_keeps_what_it_holds(tmp_path: Path) -> None:
+    for name in ("unfinished", "1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    with pytest.raises(OSError, match="not empty"):
+        durable.publish(tmp_path / "unfinished", tmp_path / "1")
+
+    assert (tmp_path / "1" / "file").read_text() == "1"
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    durable.write(tmp_path / "file", b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        durable.write(tmp_path / "file", b"new")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def test_links_and_pipes_in_a_folder_do_no_harm(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dangling").symlink_to("nothing")
+    durable.sync(tmp_path)
