@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
+import logging
+import os
 import shutil
+import socket
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +24,16 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
+from retake import durable
 from retake.errors import RetakeError
 
 ORIGIN = "assets.extra/pushed_from.json"
 """In a pushed version: {"blessing": id}, so that a push that was cut short before it was recorded is not repeated."""
 
 LEFT_BEHIND_SECONDS = 3600
+"""When the push of another machine that is still unfinished counts as dead."""
+
+_log = logging.getLogger("retake")
 
 
 class Executor(executor.Executor):
@@ -61,30 +70,61 @@ def _push_local(model: str, base: str, origin: str) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     latest = max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=0)
     if latest and _content(folder / str(latest) / ORIGIN) == origin:
-        return latest
-    for left_behind in folder.glob(".incoming-*"):
-        with suppress(FileNotFoundError):  # Another push has just renamed it.
-            # Not st_mtime, which a copy takes over from the model.
-            if time.time() - left_behind.stat().st_ctime > LEFT_BEHIND_SECONDS:
-                shutil.rmtree(left_behind, ignore_errors=True)
+        damage = durable.damage(folder / str(latest), durable.contents(Path(model)))
+        if not damage:
+            return latest
+        _log.info("%s; it is pushed again as another version, remove the damaged one", damage)
     # TensorFlow Serving looks at folders with numbers for names only. A rename is one step, and fails where another
     # push has taken the number.
-    incoming = folder / f".incoming-{uuid.uuid4().hex}"
+    incoming = folder / f".incoming-{socket.gethostname()}-{uuid.uuid4().hex}"
+    with _pushing(incoming):
+        try:
+            shutil.copytree(model, incoming)
+            (incoming / ORIGIN).parent.mkdir(exist_ok=True)
+            (incoming / ORIGIN).write_text(origin)
+            version = max(int(time.time()), latest + 1)
+            while True:
+                try:
+                    durable.publish(incoming, folder / str(version))
+                    return version
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                    version += 1
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+
+
+@contextmanager
+def _pushing(incoming: Path) -> Iterator[None]:
+    """Removes what dead pushes left in the models' folder, and keeps others from removing what this one writes.
+
+    Pushes share a lock on the folder, which ends with their processes. Whoever has it alone is the only push of this
+    machine. Pushes of other machines count as dead after an hour.
+    """
+    lock = os.open(incoming.parent, os.O_RDONLY)
     try:
-        shutil.copytree(model, incoming)
-        (incoming / ORIGIN).parent.mkdir(exist_ok=True)
-        (incoming / ORIGIN).write_text(origin)
-        version = max(int(time.time()), latest + 1)
-        while True:
-            try:
-                incoming.rename(folder / str(version))
-                return version
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                version += 1
+        alone = _locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for left_behind in incoming.parent.glob(".incoming-*"):
+            with suppress(FileNotFoundError):  # Another push has just renamed it.
+                # Not st_mtime, which a copy takes over from the model.
+                old = time.time() - left_behind.stat().st_ctime > LEFT_BEHIND_SECONDS
+                own = left_behind.name.rpartition("-")[0] == incoming.name.rpartition("-")[0]
+                if old or (alone and own):
+                    shutil.rmtree(left_behind, ignore_errors=True)
+        _locked(lock, fcntl.LOCK_SH)
+        yield
     finally:
-        shutil.rmtree(incoming, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked(folder: int, kind: int) -> bool:
+    """Whether the lock on an open folder was had: other pushes hold it, or the file system has no such locks."""
+    try:
+        fcntl.flock(folder, kind)
+    except OSError:
+        return False
+    return True
 
 
 def _content(path: Path) -> str | None:

@@ -1,7 +1,8 @@
 """Files and folders that a power cut leaves whole or leaves out: they are on disk before their names are.
 
 Everything that the project keeps is written through here. A rename alone is not enough: a file system may keep the
-new name and lose the content, which leaves files of zero bytes.
+new name and lose the content, which leaves files of zero bytes. Folders that were damaged all the same are recognised
+by the sizes of their files.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import errno
 import os
 import uuid
 from pathlib import Path
+
+_MARKERS = ("BLESSED", "NOT_BLESSED")
+"""TFX's files that say all by their names, and hold nothing."""
 
 _NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 """What file systems without such a call answer to the fsync of a folder. One that may not be read is not ours."""
@@ -56,6 +60,39 @@ def sync(place: Path) -> None:
     """
     _sync_below(place)
     _sync_parents(place)
+
+
+def contents(folder: Path) -> dict[str, int]:
+    """The size in bytes of each file below a folder, by its path relative to the folder."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def damage(folder: Path, written: dict[str, int] | None) -> str | None:
+    """What is wrong with a folder, in words.
+
+    Args:
+      folder: that was written by somebody.
+      written: its `contents` then; None where nobody noted them, and only empty files are suspicious.
+
+    Returns:
+      None for a folder that holds all that was written; files that came later do no harm.
+
+    Example:
+        >>> damage(Path("models/birds/7"), {"saved_model.pb": 90_000})
+        'models/birds/7 is gone'
+    """
+    if not folder.is_dir():
+        return f"{folder} is gone"
+    found = contents(folder)
+    if written is None:
+        written = {name: 1 for name in found if Path(name).name not in _MARKERS}
+    for name, size in written.items():
+        if name not in found:
+            return f"{folder} is damaged: {name} is missing"
+        if found[name] < size:
+            return f"{folder} is damaged: {name} is " + (f"cut off at {found[name]:,} bytes" if found[name] else "empty")
+    return None
 
 
 def _sync_below(place: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -113,8 +115,30 @@ def test_a_crash_between_copy_and_rename_leaves_nothing_numbered(model, tmp_path
     assert len(versions(tmp_path / "models")) == 1
 
 
-def test_what_a_crash_left_behind_is_removed_later_and_a_push_in_progress_is_left_alone(model, tmp_path, monkeypatch):
-    left_behind = tmp_path / "models" / ".incoming-crashed"
+PUSH_AND_HANG = """
+import shutil, sys, time
+from components import pusher
+shutil.copytree = lambda _, incoming: (incoming.mkdir(), print("copying", flush=True), time.sleep(600))
+pusher._push_local(*sys.argv[1:], "origin")
+"""
+
+
+def test_a_push_in_progress_is_left_alone_and_removed_as_soon_as_its_process_is_dead(model, tmp_path):
+    models = tmp_path / "models"
+    with subprocess.Popen(
+        [sys.executable, "-c", PUSH_AND_HANG, f"{model.uri}/Format-Serving", models], stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"copying\n"
+        push(model, blessing(tmp_path), models)
+        assert list(models.glob(".incoming-*"))
+        other.kill()
+    push(model, blessing(tmp_path), models)
+    assert not list(models.glob(".incoming-*"))
+    assert len(versions(models)) == 2
+
+
+def test_an_unfinished_push_of_another_machine_is_left_alone_for_an_hour(model, tmp_path, monkeypatch):
+    left_behind = tmp_path / "models" / ".incoming-elsewhere-0"
     left_behind.mkdir(parents=True)
     os.utime(left_behind, (0, 0))  # As copied from an old model: its age says nothing about the push.
     push(model, blessing(tmp_path), tmp_path / "models")
@@ -122,6 +146,23 @@ def test_what_a_crash_left_behind_is_removed_later_and_a_push_in_progress_is_lef
     monkeypatch.setattr(pusher, "LEFT_BEHIND_SECONDS", -1)
     push(model, blessing(tmp_path), tmp_path / "models")
     assert not left_behind.exists()
+
+
+@pytest.mark.parametrize("damage", ["empty", "missing"])
+def test_a_pushed_version_that_is_damaged_is_pushed_again_and_named(model, tmp_path, said, damage):
+    blessed = blessing(tmp_path)
+    push(model, blessed, tmp_path / "models")
+    [damaged] = versions(tmp_path / "models")
+    file = tmp_path / "models" / str(damaged) / "saved_model.pb"
+    file.write_bytes(b"") if damage == "empty" else file.unlink()
+    push(model, blessed, tmp_path / "models")
+
+    _, new = versions(tmp_path / "models")
+    assert tf.saved_model.load(str(tmp_path / "models" / str(new))).double(2.0) == 4
+    assert said == [
+        f"{file.parent} is damaged: saved_model.pb is {damage}; it is pushed again as another version, "
+        "remove the damaged one"
+    ]
 
 
 def test_a_version_that_cannot_be_copied_leaves_nothing_and_says_why(model, tmp_path, monkeypatch):

@@ -78,3 +78,30 @@ def test_links_and_pipes_in_a_folder_do_no_harm(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "dangling").symlink_to("nothing")
     durable.sync(tmp_path)
+
+
+def test_a_folder_that_lost_something_says_what(tmp_path: Path) -> None:
+    folder = tmp_path / "7"
+    durable.write(folder / "variables" / "data", b"weights")
+    durable.write(folder / "BLESSED", b"")
+    written = durable.contents(folder)
+    assert written == {"BLESSED": 0, "variables/data": 7}
+    assert durable.damage(folder, written) is None
+
+    (folder / "variables" / "data").write_bytes(b"weights and more")
+    assert durable.damage(folder, written) is None
+    (folder / "variables" / "data").write_bytes(b"wei")
+    assert durable.damage(folder, written) == f"{folder} is damaged: variables/data is cut off at 3 bytes"
+    (folder / "variables" / "data").write_bytes(b"")
+    assert durable.damage(folder, written) == f"{folder} is damaged: variables/data is empty"
+    (folder / "variables" / "data").unlink()
+    assert durable.damage(folder, written) == f"{folder} is damaged: variables/data is missing"
+    assert durable.damage(tmp_path / "8", written) == f"{tmp_path / '8'} is gone"
+
+
+def test_where_nobody_noted_what_was_written_only_empty_files_are_damage(tmp_path: Path) -> None:
+    durable.write(tmp_path / "7" / "data", b"w")
+    durable.write(tmp_path / "7" / "NOT_BLESSED", b"")
+    assert durable.damage(tmp_path / "7", None) is None
+    durable.write(tmp_path / "7" / "index", b"")
+    assert durable.damage(tmp_path / "7", None) == f"{tmp_path / '7'} is damaged: index is empty"
