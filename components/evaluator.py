@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -16,6 +17,7 @@ from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
 from components.trainer import MODEL_CARD
+from retake import durable
 from retake.config import EvaluatorSection
 
 REASON_PROPERTY = "reason"
@@ -102,12 +104,21 @@ def _obstacle(baselines: list[types.Artifact], candidate: types.Artifact) -> str
     """Why the candidate is judged by itself, or None when there is a baseline to compare it with."""
     if not baselines:
         return "no blessed model yet"
+    if damage := _damage(baselines[0]):
+        return f"the blessed model {damage}, so not compared"
     there, here = _card(baselines[0]), _card(candidate)
     if there is None:
         return f"the blessed model {baselines[0].uri} is gone or was not made by this pipeline, so not compared"
     if there["classes"] != here["classes"]:
         return f"the blessed model knows other classes ({', '.join(there['classes'])}), so not compared"
     return None
+
+
+def _damage(model: types.Artifact) -> str | None:
+    if "://" in model.uri or not tf.io.gfile.exists(model.uri):
+        return None
+    written = model.get_string_custom_property(durable.WRITTEN)
+    return durable.damage(Path(model.uri), json.loads(written) if written else None)
 
 
 def _card(model: types.Artifact) -> Any:

@@ -13,6 +13,7 @@ import json
 import logging
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -20,6 +21,7 @@ from absl import app
 from tfx.components.example_gen import input_processor
 
 from components import example_gen
+from retake import durable
 from retake.errors import RetakeError
 
 FAILURE = "failure.txt"
@@ -42,6 +44,7 @@ def main(arguments: list[str]) -> None:
     def run(parsed: Any) -> None:
         try:
             entry.main(parsed)
+            _settle(parsed if role == "hook" else parsed[0])
         except Exception as error:
             told = str(error) if isinstance(error, RetakeError) else f"{type(error).__name__}: {_first_line(error)}"
             with suppress(Exception):  # What has gone wrong first is what a person has to know.
@@ -65,6 +68,15 @@ def _hook() -> Any:
 
     driver.input_processor.FileBasedInputProcessor = RecordsProcessor
     return driver
+
+
+def _settle(parsed: Any) -> None:
+    """Puts what the task wrote to local folders on disk, as the local Vertex has them: a bucket does so itself."""
+    outputs = json.loads(parsed.json_serialized_invocation_args)["outputs"]
+    written = [artifact["uri"] for of_key in outputs.get("artifacts", {}).values() for artifact in of_key["artifacts"]]
+    for place in [*written, outputs["outputFile"]]:
+        if "://" not in place and Path(place).exists():
+            durable.sync(Path(place))
 
 
 def _write_failure(told: str, parsed: Any) -> None:

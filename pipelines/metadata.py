@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
+import shlex
+import sqlite3
+import uuid
 from collections.abc import Iterable
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
+from retake import durable
 from retake.errors import RetakeError, UsageError
 from retake.summary import Node, NodeState, Summary
 
@@ -22,6 +30,8 @@ _STATES: dict[int, NodeState] = {
     metadata_store_pb2.Execution.CACHED: "cached",
     metadata_store_pb2.Execution.RUNNING: "running",
 }
+
+_log = logging.getLogger("retake")
 
 _get_artifacts_by_id = MetadataStore.get_artifacts_by_id
 
@@ -47,6 +57,8 @@ def connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:
       RetakeError: nothing that it names can be opened as a store.
     """
     config = _connection_config(url)
+    if config.HasField("sqlite"):
+        _check(Path(config.sqlite.filename_uri), url)
     try:
         MetadataStore(config)
     except Exception as error:  # RuntimeError, or one of MLMD's own.
@@ -78,8 +90,64 @@ def _connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:
     else:
         server = config.postgresql
         server.dbname, server.port = database, str(parts.port or 5432)
-    server.host, server.user, server.password = parts.hostname, parts.username or "", password
+    server.host, server.user, server.password = parts.hostname, unquote(parts.username or ""), password
+    if config.HasField("postgresql"):  # MLMD puts them into one text for libpq as they are, and the name into SQL, too.
+        if not re.fullmatch(r"[\w-]+", database):
+            raise UsageError(f"metadata.url {url}: the database's name may hold letters, digits, _ and - only")
+        for name in ("host", "user", "password"):
+            setattr(server, name, _for_libpq(getattr(server, name)))
     return config
+
+
+def _for_libpq(value: str) -> str:
+    escaped = value.replace("\\", r"\\").replace("'", r"\'")
+    return f"'{escaped}'" if value else value
+
+
+def _check(file: Path, url: str) -> None:
+    """Raises RetakeError, with the way back, for a SQLite file that is damaged, or gone where there is a copy of it."""
+    copy, there = _copy_of(file), file.is_file() and file.stat().st_size
+    damage = _damage(file) if there else "it is empty or gone, but there is a copy of it" if copy.exists() else None
+    if damage is None:
+        return
+    if copy.exists():
+        kept = datetime.fromtimestamp(copy.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
+        back = shlex.join(["cp", str(copy), str(file)])
+        journal = shlex.join(["rm", "-f", f"{file}-journal"])
+        remedy = f"the copy of {kept} comes back with: {journal} && {back} (later runs are forgotten: nodes run again)"
+    else:
+        remedy = f"there is no copy of it; to begin anew: {shlex.join(['rm', str(file)])} (every node runs again, "
+        remedy += "and the next model is not compared with the one in service)"
+    raise RetakeError(f"metadata.url {url} cannot be opened as a metadata store ({damage}); {remedy}")
+
+
+def _damage(file: Path) -> str | None:
+    try:
+        with closing(sqlite3.connect(file, timeout=60)) as database:
+            [(found,)] = database.execute("PRAGMA quick_check(1)")
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return None if found == "ok" else str(found).splitlines()[-1]
+
+
+def back_up(connection: metadata_store_pb2.ConnectionConfig) -> None:
+    """Keeps a copy of a SQLite store beside it, for the day when it is damaged."""
+    if not connection.HasField("sqlite"):
+        return
+    file = Path(connection.sqlite.filename_uri)
+    unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with closing(sqlite3.connect(file, timeout=60)) as store, closing(sqlite3.connect(unfinished)) as copy:
+            store.backup(copy)
+        durable.publish(unfinished, _copy_of(file))
+    except (OSError, sqlite3.Error) as error:
+        _log.info("no copy of %s was kept (%s)", file, error)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _copy_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.backup")
 
 
 def state(execution: metadata_store_pb2.Execution) -> NodeState:

@@ -23,8 +23,8 @@ from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 from rich.console import Console
 
+from pipelines import artifacts, leftovers, metadata, places
 from pipelines import definition as definitions
-from pipelines import metadata, places
 from pipelines.definition import Definition
 from retake import summary as summaries
 from retake.errors import RetakeError, UsageError
@@ -82,6 +82,7 @@ def _summarize(
     if "://" not in root and (failure or summary.state == "complete"):
         summaries.write(summary, Path(root) / "runs" / options.run_id / "summary.json")
     if summary.state == "complete":
+        metadata.back_up(connection)
         Console(width=100).print(summaries.render(summary))
 
 
@@ -136,13 +137,15 @@ def run(definition: Definition, node_id: str, run_id: str, given: list[str], con
     upstream = {node.id: node.upstream for node in definition.nodes}
     if node_id not in upstream:
         raise UsageError(f"there is no such node; the nodes of {definition.pipeline} are {', '.join(upstream)}")
-    with _alone(definition.config.pipeline.root, f"{node_id}-{run_id}"):
+    root = definition.config.pipeline.root
+    with _alone(root, node_id, run_id):
         states = metadata.states(connection, definition.pipeline, run_id)
         if states.get(node_id) in DONE:
             return f"{states[node_id]}, by an earlier call for this run"
         if missing := [node for node in upstream[node_id] if states.get(node) not in DONE]:
             told = ", ".join(f"{node} ({states.get(node, 'not run')})" for node in missing)
             raise UsageError(f"cannot run before what it needs is done in run {run_id}: {told}")
+        leftovers.clear(connection, definition.pipeline, root, alone=False)
         pipeline = _pipeline(definition)
         bind(pipeline, run_id, parameters)
         return metadata.state(launch(pipeline, node_id, connection))
@@ -167,12 +170,12 @@ def _pipeline(definition: Definition) -> Any:
 
 
 @contextmanager
-def _alone(root: str, what: str) -> Iterator[None]:
+def _alone(root: str, node_id: str, run_id: str) -> Iterator[None]:
     """Lets one process at a time run a node of a run: an orchestrator may have lost sight of one that goes on."""
     if "://" in root:
         yield
         return
-    file = Path(root) / ".locks" / what.replace("/", "_")
+    file = leftovers.lock_of(Path(root), node_id, run_id)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = file.open("w")
@@ -210,14 +213,13 @@ def launch(pipeline: Any, node_id: str, connection: Any) -> metadata_store_pb2.E
     """
     from tfx.orchestration import metadata as tfx_metadata
     from tfx.orchestration.local import runner_utils
-    from tfx.orchestration.portable import launcher
+
+    from pipelines.launcher import Launcher
 
     node = next(n.pipeline_node for n in pipeline.nodes if n.pipeline_node.node_info.id == node_id)
     deployment = runner_utils.extract_local_deployment_config(pipeline)
-    if any(output.artifact_spec.type.name == "PushedModel" for output in node.outputs.outputs.values()):
-        with tfx_metadata.Metadata(connection) as handle:
-            _forget_removed_models(handle.store)
-    node_launcher = launcher.Launcher(
+    artifacts.forget_damaged(MetadataStore(connection), pipeline.pipeline_info.id, node_id)
+    node_launcher = Launcher(
         pipeline_node=node,
         mlmd_connection=tfx_metadata.Metadata(connection),
         pipeline_info=pipeline.pipeline_info,
@@ -245,17 +247,6 @@ def _mark_failed(connection: Any, pipeline: Any, node_id: str) -> None:
     if execution and execution.last_known_state == _State.RUNNING:
         execution.last_known_state = _State.FAILED
         MetadataStore(connection).put_executions([execution])
-
-
-def _forget_removed_models(store: MetadataStore) -> None:
-    """Marks pushes as deleted whose version somebody has removed: the cache looks at the node's own folder only."""
-    from tfx.dsl.io import fileio
-
-    for push in store.get_artifacts_by_type("PushedModel"):
-        version = push.custom_properties["pushed_destination"].string_value
-        if version and push.state == push.LIVE and not fileio.exists(f"{version}/saved_model.pb"):
-            push.state = push.DELETED
-            store.put_artifacts([push])
 
 
 if __name__ == "__main__":

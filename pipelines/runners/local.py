@@ -81,10 +81,11 @@ def _run(config: Config, run_id: str, console: Console) -> tuple[int, summaries.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
         from tfx.dsl.compiler.compiler import Compiler
 
-        from pipelines import factory, metadata, run_node
+        from pipelines import factory, leftovers, metadata, run_node
 
         config = configuration.located(config)
         connection = metadata.connection_config(config.metadata.url)
+        leftovers.clear(connection, config.pipeline.name, config.pipeline.root, alone=True)
         pipeline = Compiler().compile(factory.build(config, config.pipeline.root, weights))
     run_node.bind(pipeline, run_id, factory.parameters(config))
     node_ids = [node.pipeline_node.node_info.id for node in pipeline.nodes]
@@ -107,6 +108,8 @@ def _run(config: Config, run_id: str, console: Console) -> tuple[int, summaries.
             break
         done.append(metadata.node(node_id, execution, done))
         show.done(done[-1].state)
+    if not code:
+        metadata.back_up(connection)
     return code, metadata.summarize(connection, config.pipeline.name, run_id, "local", node_ids, failure)
 
 

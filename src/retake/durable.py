@@ -12,6 +12,9 @@ import os
 import uuid
 from pathlib import Path
 
+WRITTEN = "written"
+"""The custom property that an artifact keeps the `contents` of its folder in, as JSON."""
+
 _MARKERS = ("BLESSED", "NOT_BLESSED")
 """TFX's files that say all by their names, and hold nothing."""
 
@@ -91,7 +94,9 @@ def damage(folder: Path, written: dict[str, int] | None) -> str | None:
         if name not in found:
             return f"{folder} is damaged: {name} is missing"
         if found[name] < size:
-            return f"{folder} is damaged: {name} is " + (f"cut off at {found[name]:,} bytes" if found[name] else "empty")
+            return f"{folder} is damaged: {name} is " + (
+                f"cut off at {found[name]:,} bytes" if found[name] else "empty"
+            )
     return None
 
 

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,12 +115,13 @@ def repaired(place: Place, definition: Path, broken: Told) -> Told:
 
 @pytest.fixture(scope="module")
 def surprised(place: Place, definition: Path, repaired: Told) -> Told:
-    """SchemaGen meets what nobody has foreseen: statistics that are gone from the disk."""
+    """SchemaGen meets what nobody has foreseen: statistics with other bytes in them, as many as were written."""
     assert call(definition, "StatisticsGen").code == 0
-    statistics, aside = place.root / "StatisticsGen", place.root / "aside"
-    statistics.rename(aside)
+    [statistics] = place.root.glob("StatisticsGen/statistics/*/Split-train/*")
+    whole = statistics.read_bytes()
+    statistics.write_bytes(b"?" * len(whole))
     told = call(definition, "SchemaGen")
-    aside.rename(statistics)
+    statistics.write_bytes(whole)
     return told
 
 
@@ -182,8 +184,28 @@ def test_an_unforeseen_failure_has_its_traceback_in_the_log_and_ends_with_one_cl
     assert surprised.code == 1
     assert "Traceback (most recent call last)" in surprised.out
     [message] = surprised.err.splitlines()
-    assert message.startswith("SchemaGen: ") and "StatisticsGen" in message
+    assert message.startswith("SchemaGen: ")
     assert surprised.states["SchemaGen"] == "failed"
+
+
+@pytest.mark.parametrize("damage", ["empty", "gone"])
+def test_inputs_that_are_damaged_are_named_and_left_to_a_new_run(
+    place: Place, definition: Path, surprised: Told, damage: str
+) -> None:
+    [statistics] = place.root.glob("StatisticsGen/statistics/*")
+    aside = place.root / "aside"
+    shutil.move(statistics, aside)
+    if damage == "empty":
+        shutil.copytree(aside, statistics)
+        next(statistics.glob("Split-train/*")).write_bytes(b"")
+    told = call(definition, "SchemaGen")
+    shutil.rmtree(statistics, ignore_errors=True)
+    shutil.move(aside, statistics)
+
+    assert told.code == 1
+    [message] = told.err.splitlines()
+    assert message.startswith(f"SchemaGen: {statistics} is ") and damage in message
+    assert message.endswith("begin another run, which makes it again")
 
 
 def test_nodes_that_do_not_need_one_another_run_at_the_same_time(side_by_side: list[Told]) -> None:
