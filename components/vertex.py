@@ -73,7 +73,9 @@ def _hook() -> Any:
 def _settle(parsed: Any) -> None:
     """Puts what the task wrote to local folders on disk, as the local Vertex has them: a bucket does so itself."""
     outputs = json.loads(parsed.json_serialized_invocation_args)["outputs"]
-    written = [artifact["uri"] for of_key in outputs.get("artifacts", {}).values() for artifact in of_key["artifacts"]]
+    written = [
+        artifact["uri"] for of_key in outputs.get("artifacts", {}).values() for artifact in of_key.get("artifacts", [])
+    ]
     for place in [*written, outputs["outputFile"]]:
         if "://" not in place and Path(place).exists():
             durable.sync(Path(place))

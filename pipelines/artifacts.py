@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -47,17 +48,44 @@ def damage(artifact: metadata_store_pb2.Artifact) -> str | None:
 
 def forget_damaged(store: MetadataStore, pipeline: str, node: str) -> None:
     """Marks outputs of a node that were damaged since as deleted, and pushes that were removed, so that none is taken
-    from the cache. TFX itself only looks whether an output's folder is there."""
+    from the cache. TFX itself only looks whether an output's folder is there. A model that was pushed gets back what it
+    held: the gate needs it."""
     context = store.get_context_by_type_and_name("node", f"{pipeline}.{node}")
     for artifact in store.get_artifacts_by_context(context.id) if context else []:
         # The others are the node's inputs.
         of_node = artifact.state == artifact.LIVE and artifact.uri.split("/")[-3:-2] == [node]
         if not of_node or not ("://" in artifact.uri or Path(artifact.uri).exists()):
             continue
-        if wrong := damage(artifact) or _removed(artifact):
+        wrong = damage(artifact) or _removed(artifact)
+        if wrong and (version := _restore(store, artifact)):
+            _log.info("%s; it was copied back from %s", wrong, version)
+        elif wrong:
             _log.info("%s; it is not used any more", wrong)
             artifact.state = artifact.DELETED
             store.put_artifacts([artifact])
+
+
+def _restore(store: MetadataStore, model: metadata_store_pb2.Artifact) -> str | None:
+    """Copies a model back from a whole version that was pushed of it, and returns that, or None where there is none."""
+    uses = [e.execution_id for e in store.get_events_by_artifact_ids([model.id]) if e.type == e.INPUT]
+    made = [e.artifact_id for e in store.get_events_by_execution_ids(uses) if e.type == e.OUTPUT] if uses else []
+    for push in store.get_artifacts_by_id(made) if made else []:
+        version = _text(push, _DESTINATION)
+        if version and "://" not in version and push.state == push.LIVE and not damage(push):
+            from tfx.utils import path_utils
+
+            from components.pusher import ORIGIN
+
+            served = Path(path_utils.serving_model_dir(model.uri))
+            unfinished = served.with_name(f".{served.name}.incoming")
+            for folder in (unfinished, served):
+                shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(version, unfinished)
+            (unfinished / ORIGIN).unlink(missing_ok=True)
+            durable.publish(unfinished, served)
+            if not damage(model):
+                return version
+    return None
 
 
 def _removed(artifact: metadata_store_pb2.Artifact) -> str | None:

@@ -26,5 +26,9 @@ class Launcher(launcher.Launcher):
         outputs_utils.make_output_dirs(execution_info.output_dict)
         outputs_utils.remove_output_dirs(execution_info.output_dict)
         output = super()._run_executor(execution_info)
-        artifacts.settle(artifact for of_key in output.output_artifacts.values() for artifact in of_key.artifacts)
+        try:
+            artifacts.settle(artifact for of_key in output.output_artifacts.values() for artifact in of_key.artifacts)
+        except RetakeError:
+            outputs_utils.remove_output_dirs(execution_info.output_dict)  # As TFX does where the executor fails.
+            raise
         return output

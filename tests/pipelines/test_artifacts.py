@@ -10,6 +10,7 @@ from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipelines import artifacts, metadata
+from retake import durable
 from retake.errors import RetakeError
 
 
@@ -18,12 +19,15 @@ def store(tmp_path: Path) -> MetadataStore:
     return MetadataStore(metadata.connection_config(f"sqlite:///{tmp_path}/metadata.sqlite"))
 
 
-def written(store: MetadataStore, folder: Path, settled: bool = True, version: Path | None = None) -> mlmd.Artifact:
+def written(
+    store: MetadataStore, folder: Path, settled: bool = True, version: Path | None = None, below: str = "."
+) -> mlmd.Artifact:
     """A live output of Trainer that is a SavedModel, in the store; for a push, the version is that."""
     folder.mkdir(parents=True)
     for name in ("saved_model.pb", "variables/variables.index"):
-        ((version or folder) / name).parent.mkdir(parents=True, exist_ok=True)
-        ((version or folder) / name).write_text("whole")
+        file = (version or folder) / below / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("whole")
     artifact = mlmd.Artifact(
         type_id=store.put_artifact_type(mlmd.ArtifactType(name="Thing")), uri=str(folder), state=mlmd.Artifact.LIVE
     )
@@ -70,6 +74,31 @@ def test_a_push_is_what_its_version_is(store: MetadataStore, tmp_path: Path) -> 
     assert is_live(store, artifact)
     (version / "saved_model.pb").write_text("")
     assert not is_live(store, artifact)
+
+
+def test_a_damaged_model_gets_back_what_it_held_from_the_version_that_was_pushed_of_it(
+    store: MetadataStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, version = tmp_path / "Trainer" / "model" / "6", tmp_path / "models" / "birds" / "7"
+    model = written(store, folder, below="Format-Serving")
+    push = written(store, tmp_path / "Pusher" / "pushed_model" / "9", version=version)
+    (version / "assets.extra").mkdir()
+    (version / "assets.extra" / "pushed_from.json").write_text("{}")
+    pusher = mlmd.Execution(type_id=store.put_execution_type(mlmd.ExecutionType(name="Pusher")))
+    given = mlmd.Event(type=mlmd.Event.INPUT, artifact_id=model.id)
+    made = mlmd.Event(type=mlmd.Event.OUTPUT, artifact_id=push.id)
+    store.put_execution(pusher, [(model, given), (push, made)], [])
+    before = durable.contents(folder)
+
+    (folder / "Format-Serving" / "saved_model.pb").write_text("")
+    with caplog.at_level(logging.INFO, "retake"):
+        assert is_live(store, model)
+    assert durable.contents(folder) == before
+    assert caplog.messages[0].endswith(f"Format-Serving/saved_model.pb is empty; it was copied back from {version}")
+
+    for damaged in (folder / "Format-Serving", version):
+        (damaged / "saved_model.pb").write_text("")
+    assert not is_live(store, model)
 
 
 def test_damaged_inputs_of_a_node_are_not_its_to_forget(store: MetadataStore, tmp_path: Path) -> None:
