@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import logging
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def _read(store: str) -> dict[bytes, np.ndarray]:
             return dict(zip(map(bytes, content["digests"]), content["features"], strict=True))
     except tf.errors.NotFoundError:
         return {}
-    except (tf.errors.OpError, ValueError, KeyError, OSError) as error:
+    except (tf.errors.OpError, zipfile.BadZipFile, EOFError, ValueError, KeyError, OSError) as error:
         _log.info("features on file cannot be used (%s): computing them again", error)
         return {}
 

@@ -367,7 +367,8 @@ def _write(out: Path, records: Iterable[bytes]) -> None:
         why = error.strerror if isinstance(error, OSError) else error.message
         raise RetakeError(f"{out} cannot be written: {why}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        if partial.exists():
+            partial.unlink()
 
 
 def _label(example: Any) -> str | list[int] | None:
