@@ -145,6 +145,11 @@ def test_the_same_classes_in_another_order_are_other_classes(right):
 
 def test_a_baseline_that_is_gone_or_lost_its_graph_is_not_compared_and_that_is_said(tmp_path, pictures, right):
     gone, damaged, candidate = right(right.total), right(right.total - 1), right(right.total - 3)
+    empty = right(right.total - 2)
+    (saved_model(empty) / "saved_model.pb").write_bytes(b"")
+    assert _obstacle([empty], candidate) == (
+        f"the blessed model {empty.uri} is damaged: Format-Serving/saved_model.pb is empty, so not compared"
+    )
     shutil.rmtree(gone.uri)
     (saved_model(damaged) / "saved_model.pb").unlink()
     assert f"the blessed model {damaged.uri} is gone" in _obstacle([damaged], candidate)

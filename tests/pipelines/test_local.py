@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 import yaml
+from ml_metadata import MetadataStore
+from ml_metadata.proto.metadata_store_pb2 import Execution
 from runner_contract import NODES, Outcome, Place, RunnerContract, Start, make_place, states, versions
 
 from pipelines import metadata
@@ -180,6 +182,16 @@ def test_the_run_after_those_that_were_cut_short_completes(
     assert completed.code == 0, completed.said
     assert all(states(completed)[name] == "cached" for name in finished if name != "Resolver")
     assert len(versions(place)) == 1
+
+
+def test_what_the_runs_that_were_cut_short_left_is_closed_and_removed(place: Place, completed: Outcome) -> None:
+    store = MetadataStore(metadata.connection_config(f"sqlite:///{place.root}/metadata.sqlite"))
+    assert not [each for each in store.get_executions() if each.last_known_state == Execution.RUNNING]
+    outputs = {str(folder) for folder in place.root.glob("[A-Z]*/[a-z]*/[0-9]*")}
+    assert outputs <= {artifact.uri for artifact in store.get_artifacts()}
+    assert not list(place.root.glob("*/.system/executor_execution/*/.temp"))
+    assert not list(place.root.glob("*/.system/stateful_working_dir/*"))
+    assert not list(place.models.glob(".incoming-*"))
 
 
 def test_the_command_that_an_interrupted_run_names_goes_on(place: Place, completed: Outcome) -> None:
