@@ -106,8 +106,8 @@ def _for_libpq(value: str) -> str:
 
 def _check(file: Path, url: str) -> None:
     """Raises RetakeError, with the way back, for a SQLite file that is damaged, or gone where there is a copy of it."""
-    copy, there = _copy_of(file), file.is_file() and file.stat().st_size
-    damage = _damage(file) if there else "it is empty or gone, but there is a copy of it" if copy.exists() else None
+    copy = _copy_of(file)
+    damage = _damage(file) if file.exists() else "it is gone, but there is a copy of it" if copy.exists() else None
     if damage is None:
         return
     if copy.exists():
@@ -122,9 +122,15 @@ def _check(file: Path, url: str) -> None:
 
 
 def _damage(file: Path) -> str | None:
+    if not file.stat().st_size:
+        # With a journal, another process is making it just now, or was killed before anything was in it.
+        making = Path(f"{file}-journal").exists() and not _copy_of(file).exists()
+        return None if making else "it is empty"
     try:
         with closing(sqlite3.connect(file, timeout=60)) as database:
             [(found,)] = database.execute("PRAGMA quick_check(1)")
+    except sqlite3.OperationalError:
+        return None  # It may not be opened, which MLMD is about to say: nothing to be removed.
     except sqlite3.DatabaseError as error:
         return str(error)
     return None if found == "ok" else str(found).splitlines()[-1]

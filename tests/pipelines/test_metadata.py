@@ -55,12 +55,19 @@ def test_a_damaged_store_is_refused_and_the_command_that_is_named_brings_the_cop
     assert types(file) == ["Thing"]
 
 
-@pytest.mark.parametrize("damage", ["garbage", "cut off"])
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_without_a_copy_the_message_says_what_beginning_anew_loses(file: Path, damage: str) -> None:
     file.with_name("metadata.sqlite.backup").unlink()
     file.write_bytes(DAMAGE[damage](file.read_bytes()))
     with pytest.raises(RetakeError, match=r"there is no copy of it; to begin anew: rm '.*' \(every node runs again"):
         types(file)
+
+
+def test_a_store_that_may_not_be_opened_is_no_reason_to_remove_it(tmp_path: Path) -> None:
+    (tmp_path / "metadata.sqlite").mkdir()
+    with pytest.raises(RetakeError, match="cannot be opened as a metadata store") as error:
+        types(tmp_path / "metadata.sqlite")
+    assert "rm" not in str(error.value)
 
 
 def test_the_copy_is_of_the_last_time_that_it_was_made(file: Path) -> None:
