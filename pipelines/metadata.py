@@ -57,10 +57,12 @@ def connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:
       RetakeError: nothing that it names can be opened as a store.
     """
     config = _connection_config(url)
-    if config.HasField("sqlite"):
-        _check(Path(config.sqlite.filename_uri), url)
     try:
+        if config.HasField("sqlite"):
+            _check(Path(config.sqlite.filename_uri), url)
         MetadataStore(config)
+    except RetakeError:
+        raise
     except Exception as error:  # RuntimeError, or one of MLMD's own.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         hint = "" if url.startswith("sqlite:") else f"; is the server up, and its password in {PASSWORD_VARIABLE}?"
@@ -134,6 +136,12 @@ def _damage(file: Path) -> str | None:
     except sqlite3.DatabaseError as error:
         return str(error)
     return None if found == "ok" else str(found).splitlines()[-1]
+
+
+def settle(connection: metadata_store_pb2.ConnectionConfig) -> None:
+    """Makes the last commit outlive a power cut: SQLite deletes its journal, which would undo it, without a sync."""
+    if connection.HasField("sqlite"):
+        durable.sync(Path(connection.sqlite.filename_uri))
 
 
 def back_up(connection: metadata_store_pb2.ConnectionConfig) -> None:

@@ -237,6 +237,7 @@ def launch(pipeline: Any, node_id: str, connection: Any) -> metadata_store_pb2.E
         found = handle.store.get_executions_by_id([info.execution_id]) if info and info.execution_id else []
     if not found or found[0].last_known_state not in (_State.COMPLETE, _State.CACHED):
         raise UsageError("what it needs from earlier nodes of this run is not there")
+    metadata.settle(connection)
     return found[0]
 
 
