@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 from retake.errors import RetakeError, UsageError
+from retake.terminal import Parser, printable
+
+TRUST = "load a model that this account has not pushed: it is code, and may read and write your files"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.run(options)
     except RetakeError as error:
-        print(f"retake: {error}", file=sys.stderr)
+        print(printable(f"retake: {error}"), file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
         print("retake: interrupted", file=sys.stderr)
@@ -24,9 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="retake", description="Records for a Retake pipeline, and its models' answers."
-    )
+    parser = Parser(prog="retake", description="Records for a Retake pipeline, and its models' answers.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     sample = commands.add_parser("sample", help="draw the embedded pictures and pack them")
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER=CLASS",
         help='pack a folder as a class: "hard taco=taco"',
     )
+    pack.add_argument("--force", action="store_true", help="replace a record file that exists")
     pack.set_defaults(run=_pack)
     inspect = records.add_parser("inspect", help="counts, classes, sizes, duplicates and unreadable examples of a file")
     inspect.add_argument("file", type=Path, metavar="FILE")
@@ -65,11 +67,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PREFIX",
         help="writes PREFIX.png and PREFIX.json",
     )
+    results.add_argument("--trust", action="store_true", help=TRUST)
     results.set_defaults(run=_results)
 
     predict = commands.add_parser("predict", help="a pushed model's answer to single pictures")
     predict.add_argument("model", type=Path, metavar="MODEL", help="models/PIPELINE or one of its versions")
     predict.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
+    predict.add_argument("--trust", action="store_true", help=TRUST)
     predict.set_defaults(run=_predict)
     return parser
 
@@ -85,26 +89,27 @@ def _pack(options: argparse.Namespace) -> None:
 
     data = config.load(options.config).data
     mapping = _pairs(options.map, "--map", "FOLDER=CLASS")
-    print(records.pack(options.images, options.out, data.classes, mapping, data.max_pixels, data.max_bytes))
+    limits = data.max_pixels, data.max_bytes
+    print(printable(records.pack(options.images, options.out, data.classes, mapping, *limits, options.force)))
 
 
 def _inspect(options: argparse.Namespace) -> None:
     from retake import records
 
-    print(records.inspect(options.file))
+    print(printable(records.inspect(options.file)))
 
 
 def _results(options: argparse.Namespace) -> None:
     from retake import results
 
     models = {name: Path(folder) for name, folder in _pairs(options.model, "--model", "NAME=DIR").items()}
-    print(results.compare(options.images, models, options.output))
+    print(printable(results.compare(options.images, models, options.output, options.trust)))
 
 
 def _predict(options: argparse.Namespace) -> None:
     from retake import results
 
-    print(results.predict(options.model, options.pictures))
+    print(printable(results.predict(options.model, options.pictures, options.trust)))
 
 
 def _pairs(texts: list[str], option: str, form: str) -> dict[str, str]:

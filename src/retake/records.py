@@ -13,17 +13,24 @@ import hashlib
 import os
 import random
 import statistics
+import struct
 import warnings
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import google.protobuf.message
+import google_crc32c
 
 from retake import durable
 from retake import images as pictures
 from retake.config import DataSection
 from retake.errors import RetakeError, UsageError
+from retake.files import open_regular
+from retake.terminal import in_one_line
 
 MISSING_LABEL = "missing label"
 LABEL_OUT_OF_RANGE = "label out of range"
@@ -33,8 +40,23 @@ MALFORMED_LABEL = "label neither an index, nor one-hot, nor a class name"
 MAX_PIXELS: int = DataSection.model_fields["max_pixels"].default
 MAX_BYTES: int = DataSection.model_fields["max_bytes"].default
 
+MAX_RECORD_BYTES = 64 << 20
+"""A longer record ends the reading before it takes memory. A picture over `data.max_bytes` fits, and is dropped alone."""
+
+MAX_VALUES = 4_000_000
+"""Values in an example, a picture counting as one: protobuf makes up to twenty times of the bytes of an empty one."""
+
+_NESTED: tuple[tuple[int, ...], ...] = ((1,), (1,), (2,), (1, 2, 3), (), ())
+"""Fields that are messages: of an Example, its Features, an entry of them, a Feature, a list of bytes, one of numbers."""
+
+_HEADER = struct.Struct("<QI")  # a record's length, and a checksum of it
+_GZIP = b"\x1f\x8b"
+_ZLIB = 0x78
+
 _SHUFFLE_SEED = 7
 _NAMED = 5  # names listed per finding, before "…"
+_LONGEST = 200  # characters of a name or label in a report
+_ONE_HOT_SHOWN = 20  # numbers of a label
 
 
 class _File(NamedTuple):
@@ -50,12 +72,12 @@ def pack(
     mapping: dict[str, str],
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
+    force: bool = False,
 ) -> str:
     """Packs class folders of pictures into one shuffled TFRecord; the same input gives the same bytes.
 
     A folder's name is its class unless `mapping` says otherwise. Pictures that TensorFlow cannot decode
-    become PNG, unreadable and oversized files are skipped. The TFRecord appears at the end, whole, and
-    replaces an older one.
+    become PNG, unreadable and oversized files are skipped. The TFRecord appears at the end, whole.
 
     Args:
       images: Folder with one folder of pictures per class. It is only read.
@@ -64,12 +86,13 @@ def pack(
       mapping: Folder → class, for folders of other names.
       max_pixels: Pictures of more width × height are skipped.
       max_bytes: Larger files are skipped.
+      force: Replace `out`. Without it, a file that is there stays, also one that comes while this one is packed.
 
     Returns:
       The report, for people.
 
     Raises:
-      UsageError: another ending, a mapping from a folder or to a class that is not there.
+      UsageError: another ending, `out` exists, a mapping from a folder or to a class that is not there.
       RetakeError: nothing to pack, or a file that cannot be read or written.
 
     Example:
@@ -84,6 +107,8 @@ def pack(
     """
     if not out.name.endswith((".tfrecord", ".tfrecord.gz")):
         raise UsageError(f"{out} must end in .tfrecord or .tfrecord.gz: the pipeline reads no other names")
+    if not force and os.path.lexists(out):
+        raise UsageError(_exists(out))
     folders = _folders(images)
     _check_mapping(mapping, folders, classes, images)
     label_of = {folder: mapping.get(folder, folder) for folder in folders}
@@ -118,7 +143,7 @@ def pack(
     marked = {group[0].digest for group in conflicts}
 
     random.Random(_SHUFFLE_SEED).shuffle(packed)  # noqa: S311
-    _write(out, (_example(images, file, file.digest in marked, max_pixels, max_bytes) for file in packed))
+    _write(out, (_example(images, file, file.digest in marked, max_pixels, max_bytes) for file in packed), force)
 
     counts = Counter(file.label for file in packed)
     lines = [f"{out}: {len(packed):,} examples, {_size(out.stat().st_size)}", ""]
@@ -141,55 +166,118 @@ def pack(
 def read(file: Path | str) -> Iterator[Any]:
     """Reads a TFRecord of examples, plain or gzip: its first bytes tell, not its name.
 
+    Memory is bounded whatever the file says: no record is longer than `MAX_RECORD_BYTES`, or has more than
+    `MAX_VALUES` values beside a picture's bytes.
+
     Args:
-      file: The path, or a gs:// address.
+      file: The path of a regular file, or a gs:// address.
 
     Yields:
       `tf.train.Example`, one at a time.
 
     Raises:
-      RetakeError: the file cannot be opened, is cut off or is no TFRecord; it says how many records are fine.
+      RetakeError: the file cannot be opened, is damaged, cut off or not a TFRecord; it says how many records are fine,
+        and how a run leaves the file out.
 
     Example:
         >>> for example in read(Path("data/sample/records/drawn.tfrecord")):  # doctest: +SKIP
         ...     print(example.features.feature["label"].bytes_list.value[0])
     """
     tf = _tensorflow()
+    count = 0
     try:
-        with tf.io.gfile.GFile(str(file), "rb") as stream:
-            compression, size = "GZIP" if stream.read(2) == b"\x1f\x8b" else "", stream.size()
-    except tf.errors.OpError as error:
-        raise RetakeError(f"{file} cannot be read: {error.message.rpartition('; ')[2]}") from None
-    records = iter(tf.data.TFRecordDataset(str(file), compression))
-    count, position, damaged = 0, 0, False
-    while True:
-        try:
-            record = next(records, None)
-        except tf.errors.OpError:
-            record, damaged = None, True
-        if record is None:
-            # TensorFlow takes a file that ends within the 12 bytes before a record for whole.
-            if not damaged and position == (_unpacked_size(file) if compression else size):
-                return
-            what = f"is damaged or cut off after {count:,} records; pack it again or remove it"
-            raise RetakeError(f"{file} {what if count else 'is no TFRecord'}")
-        record = record.numpy()
-        position += len(record) + 16
-        try:
-            example = tf.train.Example.FromString(record)
-        except Exception:  # protobuf's DecodeError has moved between its versions
-            raise RetakeError(f"{file} holds no tf.train.Example in record {count + 1:,}") from None
-        yield example
+        with _opened(file) as stream:
+            while header := stream.read(_HEADER.size):
+                record = _record(header, stream, count + 1)
+                try:
+                    values = _values(record, 0, len(record))
+                    example = tf.train.Example.FromString(record) if values <= MAX_VALUES else None
+                except (IndexError, google.protobuf.message.DecodeError):
+                    raise ValueError(f"holds no tf.train.Example in record {count + 1:,}") from None
+                if example is None:
+                    raise ValueError(f"holds more than {MAX_VALUES:,} values in record {count + 1:,}")
+                yield example
+                count += 1
+        return
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        what = f"is damaged or cut off after {count:,} records" if count else "is not a TFRecord file"
+    except ValueError as problem:
+        what = str(problem)
+    except (OSError, tf.errors.OpError) as error:
+        why = error.strerror if isinstance(error, OSError) else error.message.rpartition("; ")[2]
+        raise RetakeError(f"{in_one_line(file)} cannot be read: {why}") from None
+    hidden = in_one_line(f"_{os.path.basename(file)}")
+    raise RetakeError(f"{in_one_line(file)} {what}; pack it again, remove it, or rename it to {hidden} to leave it out")
+
+
+@contextmanager
+def _opened(file: Path | str) -> Iterator[Any]:
+    """A stream of the file's records, unpacked."""
+    remote = "://" in str(file)
+    with _tensorflow().io.gfile.GFile(str(file), "rb") if remote else open_regular(file) as stream:
+        packed = stream.read(len(_GZIP)) == _GZIP
+        stream.seek(0)
+        yield gzip.GzipFile(fileobj=stream) if packed else stream
+
+
+def _record(header: bytes, stream: Any, number: int) -> bytes:
+    """The payload that follows a header; EOFError or ValueError where there is none."""
+    if len(header) < _HEADER.size:
+        raise EOFError
+    length, check = _HEADER.unpack(header)
+    if _masked_crc(header[:8]) != check:
+        if number == 1 and header[0] == _ZLIB and not int.from_bytes(header[:2], "big") % 31:
+            raise ValueError("is compressed with zlib, and only gzip is read")
+        raise EOFError
+    if length > MAX_RECORD_BYTES:
+        raise ValueError(f"says that record {number:,} has {length:,} bytes, and at most {MAX_RECORD_BYTES:,} are read")
+    payload = stream.read(length)
+    if len(payload) < length or stream.read(4) != _masked_crc(payload).to_bytes(4, "little"):
+        raise EOFError
+    return payload
+
+
+def _values(message: bytes, at: int, end: int, level: int = 0) -> int:
+    """Counts the fields of a serialized Example before anything is made of them; IndexError when it is none.
+
+    Numbers may be packed into one field: then four bytes count as one.
+    """
+    count = 0
+    while at < end and count <= MAX_VALUES:
+        tag, at = _varint(message, at)
         count += 1
+        if tag & 7 == 2:
+            size, at = _varint(message, at)
+            if tag >> 3 in _NESTED[level]:
+                deeper = level + 1 + (level == 3 and tag >> 3 != 1)
+                count += _values(message, at, min(at + size, end), deeper)
+            elif level == 5:
+                count += size // 4
+            at += size
+        elif tag & 7 == 0:
+            _, at = _varint(message, at)
+        else:
+            at += {1: 8, 5: 4}.get(tag & 7, end)
+    if at > end:
+        raise IndexError
+    return count
 
 
-def _unpacked_size(file: Path | str) -> int:
-    """Bytes in a gzip file, or -1 when it is cut off or damaged."""
-    try:
-        with _tensorflow().io.gfile.GFile(str(file), "rb") as stream, gzip.GzipFile(fileobj=stream) as unpacked:
-            return sum(map(len, iter(lambda: unpacked.read(1 << 20), b"")))
-    except (EOFError, OSError, zlib.error):
-        return -1
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """An integer of protobuf's and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise IndexError
+
+
+def _masked_crc(content: bytes) -> int:
+    crc = google_crc32c.value(content)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def label_index(example: Any, classes: list[str]) -> int:
@@ -255,10 +343,9 @@ def inspect(file: Path) -> str:
     for number, example in enumerate(read(file), start=1):
         features = example.features.feature
         encoded = b"".join(features["image"].bytes_list.value[:1])
-        name = _text(b"".join(features["filename"].bytes_list.value[:1])) or f"record {number:,}"
+        name = _shown(_text(b"".join(features["filename"].bytes_list.value[:1])[:_LONGEST])) or f"record {number:,}"
         try:
-            label = _label(example)
-            text = MISSING_LABEL if label is None else str(label)
+            text = _shown(_label(example))
         except ValueError as problem:
             text = str(problem)
         labels[text] += 1
@@ -353,7 +440,11 @@ def _example(images: Path, file: _File, conflict: bool, max_pixels: int, max_byt
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)
 
 
-def _write(out: Path, records: Iterable[bytes]) -> None:
+def _exists(out: Path) -> str:
+    return f"{out} exists; choose another name, or replace it with --force"
+
+
+def _write(out: Path, records: Iterable[bytes], replace: bool) -> None:
     """Writes under a name that the pipeline does not read, and renames at the end."""
     tf = _tensorflow()
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
@@ -362,13 +453,33 @@ def _write(out: Path, records: Iterable[bytes]) -> None:
         with tf.io.TFRecordWriter(str(partial), "GZIP" if out.name.endswith(".gz") else "") as writer:
             for record in records:
                 writer.write(record)
+        if not replace:
+            durable.sync(partial)  # Before it gets its name.
+            _take_name(partial, out)
         durable.publish(partial, out)
+    except FileExistsError:
+        raise UsageError(_exists(out)) from None
     except (OSError, tf.errors.OpError) as error:
         why = error.strerror if isinstance(error, OSError) else error.message
         raise RetakeError(f"{out} cannot be written: {why}") from None
     finally:
         if partial.exists():
             partial.unlink()
+
+
+def _take_name(partial: Path, out: Path) -> None:
+    """Gives the file its name, too, unless another file has got it meanwhile: a rename would replace that one.
+
+    Raises:
+      FileExistsError: it has.
+    """
+    try:
+        os.link(partial, out)
+    except FileExistsError:
+        raise
+    except OSError:  # Some file systems know no links.
+        if os.path.lexists(out):
+            raise FileExistsError from None
 
 
 def _label(example: Any) -> str | list[int] | None:
@@ -387,6 +498,16 @@ def _label(example: Any) -> str | list[int] | None:
     raise ValueError(MALFORMED_LABEL)
 
 
+def _shown(label: str | list[int] | None) -> str:
+    """A label or a name for a line of the report."""
+    if label is None:
+        return MISSING_LABEL
+    if isinstance(label, list) and len(label) > _ONE_HOT_SHOWN:
+        return f"{len(label):,} numbers, {max(label)} at {label.index(max(label)):,}"
+    text = in_one_line(label)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
 def _explain_identical(identical: list[list[_File]], conflicts: list[list[_File]], different: int) -> list[str]:
     if not identical:
         return []
@@ -394,7 +515,7 @@ def _explain_identical(identical: list[list[_File]], conflicts: list[list[_File]
     lines = [f"identical pictures: {total:,} in {_groups(identical)}; {different:,} different pictures in all"]
     if conflicts:
         lines.append(f"identical pictures with different labels: {_groups(conflicts)}")
-        lines += ["  " + " = ".join(f"{file.name} [{file.label}]" for file in group) for group in conflicts[:_NAMED]]
+        lines += ["  " + " = ".join(f"{_shown(file.name)} [{file.label}]" for file in group) for group in conflicts[:_NAMED]]
         lines += [f"  and {len(conflicts) - _NAMED:,} more"] * (len(conflicts) > _NAMED)
     return lines
 
@@ -404,7 +525,8 @@ def _groups(found: list[list[_File]]) -> str:
 
 
 def _listed(what: str, names: list[str]) -> str:
-    return f"{what}: {len(names):,} ({', '.join(names[:_NAMED])}{', …' * (len(names) > _NAMED)})"
+    named = ", ".join(map(in_one_line, names[:_NAMED]))
+    return f"{what}: {len(names):,} ({named}{', …' * (len(names) > _NAMED)})"
 
 
 def _names(names: list[str]) -> str:

@@ -25,10 +25,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from retake import durable
+from retake import durable, seal
 from retake.config import DataSection
 from retake.errors import RetakeError
+from retake.files import open_regular
 from retake.images import TOO_MANY_BYTES, WRONG_FORMAT, acceptable, to_graph_format
+from retake.terminal import in_lines, in_one_line
 
 if TYPE_CHECKING:
     from numpy import float32
@@ -75,18 +77,19 @@ class Model:
         return probabilities
 
 
-def load(model: Path) -> Model:
+def load(model: Path, trust: bool = False) -> Model:
     """Loads a pushed model and asks it once, so that a model of another kind is found out here.
 
     Args:
       model: A version's folder, or the folder of versions: then the highest.
+      trust: Load it also when this account has not pushed it. A model is code: see docs/models.md.
 
     Returns:
       A callable from encoded pictures to float32[pictures, classes], with ``classes``, ``path`` and
       ``version`` (None when the folder's name is no number).
 
     Raises:
-      RetakeError: no model there, half a model, or one without the signature.
+      RetakeError: no model there, half a model, one of unknown origin, or one without the signature.
 
     Example:
         >>> from pathlib import Path
@@ -96,6 +99,11 @@ def load(model: Path) -> Model:
         array([[0.08, 0.11, 0.81]], dtype=float32)
     """
     path = _version_folder(model)
+    if not trust and (stranger := seal.broken(path)):
+        raise RetakeError(
+            f"{path} {stranger}. A model is code that may read and write your files when it is loaded; "
+            "if you trust where it comes from, load it with --trust"
+        )
     tf = _tensorflow()
     try:
         saved_model = tf.saved_model.load(str(path))
@@ -123,7 +131,7 @@ def load(model: Path) -> Model:
     return loaded
 
 
-def compare(images: Path, models: dict[str, Path], output: Path) -> str:
+def compare(images: Path, models: dict[str, Path], output: Path, trust: bool = False) -> str:
     """Sets the mean predicted distributions of models over a folder of pictures side by side.
 
     All models are asked about the same pictures: one that any of them cannot decode is skipped for all.
@@ -142,6 +150,7 @@ def compare(images: Path, models: dict[str, Path], output: Path) -> str:
               "accuracy": 0.84, "accuracy_by_class": {"food": 0.81, …}, "accuracy_pictures": 1200}}}
 
         The three accuracy keys are there only when something is known.
+      trust: As for `load`.
 
     Returns:
       The table, as text.
@@ -163,7 +172,7 @@ def compare(images: Path, models: dict[str, Path], output: Path) -> str:
     for folder in models.values():
         _version_folder(folder)
     _make_folder(output.parent)
-    tallies = {name: _Tally(load(folder)) for name, folder in models.items()}
+    tallies = {name: _Tally(load(folder, trust)) for name, folder in models.items()}
     loaded = [tally.model for tally in tallies.values()]
     skipped: dict[Path, str] = {}
     console = Console(stderr=True)
@@ -182,18 +191,20 @@ def compare(images: Path, models: dict[str, Path], output: Path) -> str:
         "skipped": {_printable(file.relative_to(images)): reason for file, reason in sorted(skipped.items())},
         "models": {name: tally.result(pictures) for name, tally in tallies.items()},
     }
-    where = _printable(Path(images.absolute().name))
-    _write(chart, _chart(results, where))
+    where = in_one_line(_printable(Path(images.absolute().name)))
+    shown = in_lines(results)
+    _write(chart, _chart(shown, where))
     _write(numbers, json.dumps(results, indent=2, ensure_ascii=False).encode() + b"\n")
-    return f"{_report(results, where)}\nChart: {chart}\nNumbers: {numbers}"
+    return f"{_report(shown, where)}\nChart: {in_one_line(chart)}\nNumbers: {in_one_line(numbers)}"
 
 
-def predict(model: Path, pictures: Sequence[Path]) -> str:
+def predict(model: Path, pictures: Sequence[Path], trust: bool = False) -> str:
     """Asks a model about single pictures.
 
     Args:
       model: A version's folder, or the folder of versions: then the highest.
       pictures: Files in any format that Pillow reads.
+      trust: As for `load`.
 
     Returns:
       A table as text, a row per picture: its label and the probability of each class, of the five most
@@ -209,9 +220,11 @@ def predict(model: Path, pictures: Sequence[Path]) -> str:
     """
     _version_folder(model)
     for picture in pictures:
-        if not picture.is_file():
-            raise RetakeError(f"there is no picture {_printable(picture)}")
-    loaded = load(model)
+        try:
+            open_regular(picture).close()
+        except OSError as error:
+            raise RetakeError(f"picture {_printable(picture)} cannot be read: {error.strerror}") from None
+    loaded = load(model, trust)
     answers: list[tuple[Path, Array]] = []
     for start in range(0, len(pictures), BATCH):
         skipped: dict[Path, str] = {}
@@ -225,6 +238,7 @@ def predict(model: Path, pictures: Sequence[Path]) -> str:
         best = [f"{loaded.classes[at]} {_percent(answer[at])}" for at in answer.argsort()[:-6:-1]]
         chances = map(_percent, answer) if columns else [", ".join(best)]
         rows.append([_printable(file), loaded.classes[answer.argmax()], *chances])
+    rows = in_lines(rows)
     return _text(_table(rows, left=2 if columns else 3)).rstrip("\n")
 
 

@@ -94,7 +94,7 @@ def draw_hard_tacos(file: Path) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         _draw_class(Path(folder) / HARD_TACO, HARD_TACO, HARD_TACOS)
-        records.pack(Path(folder), file, CLASSES, {HARD_TACO: "taco"})
+        records.pack(Path(folder), file, CLASSES, {HARD_TACO: "taco"}, force=True)
 
 
 def picture(name: str, number: int) -> bytes:

@@ -1,0 +1,64 @@
+"""What others wrote (names, labels, errors of libraries), as a terminal may show it.
+
+Control characters can clear a screen, set a window's title or hide half of a line, and a newline in a name can forge
+a line of a report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+from typing import Any
+
+# C0, DEL and C1; marks that turn the direction of writing; line separators; halves of a pair, which no file takes.
+_HARMFUL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_IN_A_TEXT = re.compile(f"[{_HARMFUL}]")
+_IN_A_LINE = re.compile(f"[\t\n{_HARMFUL}]")
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped as in Python; newlines and tabs stay.
+
+    Example:
+        >>> print(printable("a red \\x1b[31mname"))
+        a red \\x1b[31mname
+    """
+    return _IN_A_TEXT.sub(_escaped, text)
+
+
+def in_one_line(text: object) -> str:
+    """A name, or anything as text, with newlines and tabs escaped, too.
+
+    Example:
+        >>> print(in_one_line("taco\\npassed: all"))
+        taco\\npassed: all
+    """
+    return _IN_A_LINE.sub(_escaped, str(text))
+
+
+def in_lines(value: Any) -> Any:
+    """A value of JSON with every text in it, keys too, in one line."""
+    if isinstance(value, dict):
+        return {in_lines(key): in_lines(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [in_lines(each) for each in value]
+    return in_one_line(value) if isinstance(value, str) else value
+
+
+class Formatter(logging.Formatter):
+    """Escapes what is logged: libraries quote names and errors as they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+class Parser(argparse.ArgumentParser):
+    """Escapes the arguments that it quotes: a shell may have taken them from names of files."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(printable(message), file)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
