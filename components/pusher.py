@@ -24,7 +24,7 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from retake import durable
+from retake import durable, seal
 from retake.errors import RetakeError
 
 ORIGIN = "assets.extra/pushed_from.json"
@@ -82,6 +82,7 @@ def _push_local(model: str, base: str, origin: str) -> int:
             shutil.copytree(model, incoming)
             (incoming / ORIGIN).parent.mkdir(exist_ok=True)
             (incoming / ORIGIN).write_text(origin)
+            seal.put(incoming)
             version = max(int(time.time()), latest + 1)
             while True:
                 try:

@@ -23,6 +23,7 @@ from tfx.components.example_gen import input_processor
 from components import example_gen
 from retake import durable
 from retake.errors import RetakeError
+from retake.terminal import printable
 
 FAILURE = "failure.txt"
 """Beside the task's `executor_output.json`: one line."""
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> None:
                 _write_failure(told, parsed if role == "hook" else parsed[0])
             if not isinstance(error, RetakeError):
                 logging.exception("the task failed")
-            print(told, file=sys.stderr)
+            print(printable(told), file=sys.stderr)
             sys.exit(1)
 
     app.run(run, argv=[sys.argv[0], *arguments], flags_parser=lambda argv: entry._parse_flags(argv[1:]))

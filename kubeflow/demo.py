@@ -39,6 +39,7 @@ from retake import summary as summaries
 from retake.config import Config
 from retake.errors import RetakeError, UsageError
 from retake.summary import Summary
+from retake.terminal import printable
 
 FUNCTION = Path(__file__).parent / "cloud_function"
 FRAMEWORK = Path(__file__).parents[1] / ".function" / "venv" / "bin" / "functions-framework"
@@ -84,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         show(options, console)
     except RetakeError as error:
-        print(f"kubeflow.demo: {error}", file=sys.stderr)
+        print(printable(f"kubeflow.demo: {error}"), file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
         again = shlex.join(["python", "-m", "kubeflow.demo", *arguments])

@@ -18,6 +18,8 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from retake.terminal import Formatter, printable
+
 QUIET_SECONDS = 10
 """Without a terminal, transient progress is printed this seldom."""
 
@@ -42,12 +44,14 @@ def captured(log: Path, verbose: bool) -> Iterator[Console]:
     console = Console(file=reader, highlight=False)
     file = log.open("a")
     handler = logging.StreamHandler(file)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(name)s %(message)s"))
+    handler.setFormatter(Formatter("%(asctime)s %(levelname).1s %(name)s %(message)s"))
     root = logging.getLogger()
     root.handlers, root.level = [handler], logging.INFO
     absl_logging.set_verbosity(absl_logging.INFO)  # TensorFlow sets it back to what it was, WARNING by default.
     if verbose:
-        root.addHandler(logging.StreamHandler(sys.stderr))
+        shown = logging.StreamHandler(sys.stderr)
+        shown.setFormatter(Formatter())
+        root.addHandler(shown)
     else:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -111,6 +115,7 @@ class Progress(logging.Handler):
 
     def passing(self, message: str) -> None:
         """Says what the running node does now."""
+        message = printable(message)
         now = time.monotonic()
         if self._spinner is not None:
             text = Text.assemble(f"{self._node} ", (f"{message} · {now - self._begun:.0f} s", "dim"))
@@ -120,4 +125,4 @@ class Progress(logging.Handler):
             self._say(message)
 
     def _say(self, message: str) -> None:
-        self._console.print(f"  {message}", style="dim", markup=False, soft_wrap=True)
+        self._console.print(f"  {printable(message)}", style="dim", markup=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from retake import config as configuration
 from retake.errors import RetakeError, UsageError
+from retake.terminal import Parser, printable
 
 RUNNERS = ("local", "airflow", "vertex", "kubeflow")
 INTERRUPTED = 130
@@ -48,10 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
         runner = importlib.import_module(f"pipelines.runners.{options.runner}")
         return runner.run(config, options, command)
     except RetakeError as error:
-        print(f"pipelines.run: {error}", file=sys.stderr)
+        print(printable(f"pipelines.run: {error}"), file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
-        print(f"Interrupted. Go on with:\n  {command}")
+        print(printable(f"Interrupted. Go on with:\n  {command}"))
         return INTERRUPTED
 
 
@@ -70,7 +71,7 @@ def _have_streams() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m pipelines.run",
         description="Train an image classifier on labelled records, gate it against the model in service, push it.",
     )

@@ -28,6 +28,7 @@ from pipelines import definition as definitions
 from pipelines.definition import Definition
 from retake import summary as summaries
 from retake.errors import RetakeError, UsageError
+from retake.terminal import Formatter, Parser, printable
 
 DONE = ("complete", "cached")
 
@@ -38,7 +39,9 @@ _log = logging.getLogger("retake")
 def main(arguments: list[str] | None = None) -> int:
     """Runs the node and returns the exit code."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(levelname).1s %(name)s %(message)s", level=logging.INFO, stream=sys.stdout)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(Formatter("%(levelname).1s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("absl").addFilter(_first_line)
     logging.getLogger("apache_beam.typehints").setLevel(logging.WARNING)  # Else dozens of lines about its own types.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -57,16 +60,16 @@ def main(arguments: list[str] | None = None) -> int:
             with suppress(Exception):  # What has gone wrong first is what a person has to know.
                 _summarize(definition, connection, options, _message(error))
             raise
-        print(f"{options.node} {told} · {time.monotonic() - begun:.1f} s")
+        print(printable(f"{options.node} {told} · {time.monotonic() - begun:.1f} s"))
         if options.summary or options.node == definition.nodes[-1].id:
             _summarize(definition, connection, options)
         return 0
     except RetakeError as error:
-        print(f"{options.node}: {error}", file=sys.stderr)
+        print(printable(f"{options.node}: {error}"), file=sys.stderr)
         return error.code
     except Exception as error:
         logging.exception("%s failed", options.node)
-        print(f"{options.node}: {_message(error)}", file=sys.stderr)
+        print(printable(f"{options.node}: {_message(error)}"), file=sys.stderr)
         return 1
 
 
@@ -100,9 +103,7 @@ def _message(error: Exception) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.run_node", description="Run one node of a compiled pipeline."
-    )
+    parser = Parser(prog="python -m pipelines.run_node", description="Run one node of a compiled pipeline.")
     parser.add_argument("definition", metavar="DEFINITION", help="file, gs:// object or env:NAME")
     parser.add_argument("--node", required=True, metavar="ID", help="such as Trainer")
     parser.add_argument("--run-id", required=True, metavar="ID", help="the same for all nodes of a run")

@@ -7,13 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipelines import definition as definitions
 from retake import config as configuration
 from retake import durable
 from retake.config import Config
 from retake.errors import RetakeError, UsageError
+from retake.terminal import printable
 
 
 def run(config: Config, options: argparse.Namespace, command: str) -> int:
@@ -38,17 +37,17 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
         durable.write(file, content.encode())
     except OSError as error:
         raise RetakeError(f"{file} cannot be written ({error.strerror}); give a folder with --definitions") from None
-    print(f"{compiled.pipeline}: {len(compiled.nodes)} nodes compiled to {file}")
+    print(printable(f"{compiled.pipeline}: {len(compiled.nodes)} nodes compiled to {file}"))
     return 0
 
 
 def _pod(node: str, file: Path) -> dict[str, Any]:
     try:
-        template = yaml.safe_load(file.read_text())
+        template = configuration.read_yaml(file)
     except OSError as error:
         raise RetakeError(f"airflow.pods: {node}: {file} cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeError) as error:
-        raise RetakeError(f"airflow.pods: {node}: {file} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise RetakeError(f"airflow.pods: {node}: {file} is not valid YAML: {error}") from None
     if not isinstance(template, dict) or template.get("kind") != "Pod":
         raise RetakeError(f"airflow.pods: {node}: {file} must be a Kubernetes pod template (kind: Pod)")
     return template

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from pipelines import progress
 from retake import config as configuration
@@ -26,6 +27,7 @@ from retake import summary as summaries
 from retake import weights as weight_files
 from retake.config import Config
 from retake.errors import RetakeError, UsageError
+from retake.terminal import in_one_line, printable
 
 AGAIN_SECONDS = 0.5
 
@@ -52,12 +54,13 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     folder = root / "runs" / run_id
     log = _short(folder / "log.txt")
+    command = printable(command)
     with (
         _interruptible(),
         progress.captured(folder / "log.txt", options.verbose) as console,
         _alone(root, console),
     ):
-        console.print(f"[bold]{config.pipeline.name}[/] · run {run_id} · log {log}", soft_wrap=True)
+        console.print(f"[bold]{config.pipeline.name}[/] · run {run_id} · log {escape(log)}", soft_wrap=True)
         code, summary = _run(config, run_id, console)
         for file in (folder / "summary.json", options.summary):
             if file:
@@ -167,7 +170,7 @@ def _alone(root: Path, console: Console) -> Iterator[None]:
 
 
 def _short(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return in_one_line(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _first_line(error: Exception) -> str:

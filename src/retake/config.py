@@ -19,6 +19,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from retake.errors import UsageError
+from retake.files import open_regular
+from retake.terminal import in_one_line
 
 CONFIGS = Path("configs")
 
@@ -32,6 +34,15 @@ GOOGLE_NAMES = {
     "bucket": (r"[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9]", "a bucket's name"),
 }
 """What Google Cloud calls its things: a pattern, and what matches it."""
+
+MAX_YAML_BYTES = 1_000_000
+MOST_YAML_VALUES = 100_000
+DEEPEST_YAML = 50
+"""Bounds of a YAML file. Values count as often as an alias repeats them: a kilobyte can stand for a billion."""
+
+MOST_PROBLEMS = 20
+LONGEST_VALUE = 200
+"""Lines of a refusal, and characters of a value that it quotes."""
 
 Backbone = Literal["EfficientNetB0", "EfficientNetV2B0", "MobileNetV2", "ResNet50", "LeNet5"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -351,12 +362,12 @@ def load(name: str, overrides: list[str] | None = None) -> Config:
     """
     path = path_of(name)
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = read_yaml(path)
     except OSError as error:
         known = ", ".join(available()) or "none here; run from the project's folder"
         raise UsageError(f"configuration {str(path)!r} cannot be read ({error.strerror}); there are: {known}") from None
-    except (yaml.YAMLError, UnicodeError) as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise UsageError(f"{path} must hold sections such as `pipeline:` and `data:`")
     for override in overrides or []:
@@ -367,7 +378,62 @@ def load(name: str, overrides: list[str] | None = None) -> Config:
         origin = f"{path} with --set" if overrides else str(path)
         # One line for each key: a value that may be of two types has a problem with either.
         lines = {_key(problem): _explain(problem, origin) for problem in reversed(error.errors())}
-        raise UsageError("\n".join(reversed(lines.values()))) from None
+        told = [*reversed(lines.values())]
+        more = [f"and {len(told) - MOST_PROBLEMS:,} more"] if len(told) > MOST_PROBLEMS else []
+        raise UsageError("\n".join(told[:MOST_PROBLEMS] + more)) from None
+
+
+def read_yaml(file: Path) -> Any:
+    """The one document of a YAML file.
+
+    Raises:
+      OSError: it cannot be read, or is not a regular file.
+      ValueError: it is not YAML, names a key twice, or is larger or deeper than a configuration needs.
+    """
+    with open_regular(file) as stream:
+        content = stream.read(MAX_YAML_BYTES + 1)
+    if len(content) > MAX_YAML_BYTES:
+        raise ValueError(f"it has more than {MAX_YAML_BYTES:,} bytes")
+    return _parse(content.decode())
+
+
+def _parse(text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506
+    except Exception as error:  # A tag on a value of another kind raises almost anything.
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what takes memory without end, and keys that stand twice, of which the last one would count."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            node: Any = super().compose_node(parent, index)
+            self._require(hasattr(node, "values"), node, "an alias stands within its own anchor")
+            return node
+        self.depth += 1
+        self._require(self.depth <= DEEPEST_YAML, self.peek_event(), f"nested more than {DEEPEST_YAML} deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            keys = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    name = f"the key {key.value[:LONGEST_VALUE]!r} stands twice"
+                    self._require((key.tag, key.value) not in keys, key, name)
+                    keys.add((key.tag, key.value))
+            children = [each for pair in node.value for each in pair]
+        node.values = 1 + sum(each.values for each in children)
+        self._require(node.values <= MOST_YAML_VALUES, node, f"more than {MOST_YAML_VALUES:,} values")
+        return node
+
+    def _require(self, fine: bool, where: Any, otherwise: str) -> None:
+        if not fine:
+            raise yaml.constructor.ConstructorError(None, None, otherwise, where.start_mark)
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
@@ -376,9 +442,10 @@ def _override(raw: dict[str, Any], override: str) -> None:
     if not separator or not dot:
         raise UsageError(f"--set {override!r} must read section.key=value, for example --set trainer.epochs=3")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {override!r}: {text!r} is not a YAML value") from None
+        value = _parse(text)
+    except ValueError as error:
+        shown = [each if len(each) <= LONGEST_VALUE else f"{each[:LONGEST_VALUE]}…" for each in (override, text)]
+        raise UsageError(f"--set {shown[0]!r}: {shown[1]!r} is not a YAML value ({error})") from None
     target = raw.setdefault(section, {})
     if not isinstance(target, dict):
         raise UsageError(f"--set {override!r}: {section!r} is not a section")
@@ -400,11 +467,13 @@ def _explain(problem: Any, origin: str) -> str:
         message = message[0].lower() + message[1:]
     # A password that stands where it should not is not to be printed, too.
     value = re.sub(r"(://[^@:]*:).*@", r"\1***@", repr(problem["input"]))
+    value = value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}…"
     return f"{origin}: {key} = {value}: {message}"
 
 
 def _key(problem: Any) -> str:
-    return ".".join(str(part) for part in problem["loc"] if part not in ("int", "literal['all']")) or "the file"
+    key = ".".join(str(part) for part in problem["loc"] if part not in ("int", "literal['all']"))
+    return in_one_line(key)[:LONGEST_VALUE] or "the file"
 
 
 def located(config: Config) -> Config:

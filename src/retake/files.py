@@ -20,7 +20,7 @@ def open_regular(file: Path | str) -> BinaryIO:
         Traceback (most recent call last):
         OSError: [Errno 22] not a regular file: '/dev/null'
     """
-    if stat.S_ISDIR(mode := os.stat(file).st_mode):
+    if stat.S_ISDIR(mode := Path(file).stat().st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "not a regular file", str(file))

@@ -41,13 +41,13 @@ MAX_PIXELS: int = DataSection.model_fields["max_pixels"].default
 MAX_BYTES: int = DataSection.model_fields["max_bytes"].default
 
 MAX_RECORD_BYTES = 64 << 20
-"""A longer record ends the reading before it takes memory. A picture over `data.max_bytes` fits, and is dropped alone."""
+"""A longer record ends the reading before it takes memory. A picture over `data.max_bytes` fits: it alone is dropped."""
 
 MAX_VALUES = 4_000_000
 """Values in an example, a picture counting as one: protobuf makes up to twenty times of the bytes of an empty one."""
 
 _NESTED: tuple[tuple[int, ...], ...] = ((1,), (1,), (2,), (1, 2, 3), (), ())
-"""Fields that are messages: of an Example, its Features, an entry of them, a Feature, a list of bytes, one of numbers."""
+"""Which fields are messages: of an Example, its Features, an entry of them, a Feature, a list of bytes, of numbers."""
 
 _HEADER = struct.Struct("<QI")  # a record's length, and a checksum of it
 _GZIP = b"\x1f\x8b"
@@ -206,7 +206,8 @@ def read(file: Path | str) -> Iterator[Any]:
     except (OSError, tf.errors.OpError) as error:
         why = error.strerror if isinstance(error, OSError) else error.message.rpartition("; ")[2]
         raise RetakeError(f"{in_one_line(file)} cannot be read: {why}") from None
-    hidden = in_one_line(f"_{os.path.basename(file)}")
+    # A run does not read files whose names begin so.
+    hidden = in_one_line(f"_{Path(file).name}")
     raise RetakeError(f"{in_one_line(file)} {what}; pack it again, remove it, or rename it to {hidden} to leave it out")
 
 
@@ -515,7 +516,9 @@ def _explain_identical(identical: list[list[_File]], conflicts: list[list[_File]
     lines = [f"identical pictures: {total:,} in {_groups(identical)}; {different:,} different pictures in all"]
     if conflicts:
         lines.append(f"identical pictures with different labels: {_groups(conflicts)}")
-        lines += ["  " + " = ".join(f"{_shown(file.name)} [{file.label}]" for file in group) for group in conflicts[:_NAMED]]
+        lines += [
+            "  " + " = ".join(f"{_shown(file.name)} [{file.label}]" for file in group) for group in conflicts[:_NAMED]
+        ]
         lines += [f"  and {len(conflicts) - _NAMED:,} more"] * (len(conflicts) > _NAMED)
     return lines
 
@@ -535,6 +538,7 @@ def _names(names: list[str]) -> str:
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Aligned lines; the second column holds numbers."""
+    rows = [tuple(map(in_one_line, row)) for row in rows]
     first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
     return ["  ".join((row[0].ljust(first), row[1].rjust(second), *row[2:])) for row in rows]
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import secrets
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from retake.files import open_regular
@@ -20,19 +22,22 @@ SEAL = "assets.extra/retake_seal"
 
 _KEY_BYTES = 32
 
+_log = logging.getLogger("retake")
+
 
 def put(model: Path) -> None:
-    """Seals a version that is complete; the account's key is made where there is none.
+    """Seals a version that is complete, and says so where that cannot be done.
 
     Args:
       model: A version's folder, which gets one file more.
-
-    Raises:
-      OSError: there is no key and none can be made, or a file cannot be read or written.
     """
-    seal = model / SEAL
-    seal.parent.mkdir(exist_ok=True)
-    seal.write_text(_of(model, _key(make=True)))
+    try:
+        key = _key(make=True)
+        (model / SEAL).parent.mkdir(exist_ok=True)
+        (model / SEAL).write_text(_of(model, key))
+    except OSError as error:
+        why = error.strerror or str(error)
+        _log.info("the pushed model is not sealed (%s): retake predict and results load it only with --trust", why)
 
 
 def broken(model: Path) -> str | None:
@@ -88,10 +93,8 @@ def _key(make: bool) -> bytes:
             stream.write(secrets.token_bytes(_KEY_BYTES))
             stream.flush()
             os.fsync(stream.fileno())
-        try:
+        with suppress(FileExistsError):
             os.link(unfinished, file)
-        except FileExistsError:
-            pass
     finally:
         unfinished.unlink(missing_ok=True)
     return _read(file)
@@ -107,8 +110,8 @@ def _read(file: Path) -> bytes:
 
 
 def _state_folder() -> Path:
-    given = os.environ.get("XDG_STATE_HOME", "")
+    given = Path(os.environ.get("XDG_STATE_HOME", ""))
     try:
-        return (Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state") / "retake"
+        return (given if given.is_absolute() else Path.home() / ".local" / "state") / "retake"
     except RuntimeError as error:
         raise OSError(str(error)) from None

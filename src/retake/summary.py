@@ -15,6 +15,7 @@ from rich.text import Text
 
 from retake import durable
 from retake.errors import RetakeError
+from retake.terminal import in_lines, printable
 
 RunState = Literal["complete", "failed"]
 NodeState = Literal["complete", "cached", "failed", "running", "not run"]
@@ -112,6 +113,9 @@ def render(summary: Summary, seconds: float | None = None, nodes: bool = True) -
         Failed: no disk
         No model was pushed
     """
+    # The reason may have lines; a label or a metric is one.
+    reason = printable(summary.reason) if summary.reason else None
+    summary = Summary.model_validate(in_lines(summary.model_dump()) | {"reason": reason})
     heading = Text.assemble(("Run ", "bold"), (summary.run_id, "bold"), " ", (summary.state, STYLES[summary.state]))
     heading.append(f" · {summary.runner}", "dim")
     if seconds is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,57 @@ def test_a_file_that_says_something_else_is_refused_by_key_and_file(write, conte
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00picture")
     assert "x.yaml is not valid YAML" in refusal(str(tmp_path / "x.yaml"))
+
+
+BILLION = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("[" * 5000 + "]" * 5000, "nested more than 50 deep"),
+        ("".join("\n" + " " * depth + "a:" for depth in range(1000)), "nested more than 50 deep"),
+        (BILLION, "more than 100,000 values"),
+        ("a: &a [*a]", "an alias stands within its own anchor"),
+        ("#" * 1_000_001, "it has more than 1,000,000 bytes"),
+        ("\x00\x01\x02" * 99, "special characters are not allowed"),
+        ("data: {location: x}\ndata: {location: y}", "the key 'data' stands twice"),
+        ("data: {location: x, 'location': y}", "the key 'location' stands twice"),
+        ("trainer: {epochs: " + "9" * 5000 + "}", "is not valid YAML: "),
+        ("trainer: {epochs: 2001-99-99}", "is not valid YAML: month must be in 1..12"),
+        ("trainer: {epochs: !!int ''}", "is not valid YAML: "),
+    ],
+    ids=["flow", "block", "laughs", "itself", "huge", "binary", "twice", "twice quoted", "digits", "date", "tag"],
+)
+def test_yaml_that_takes_too_much_or_says_two_things_is_refused_in_one_line(write, content, complaint):
+    message = refusal(write(content))
+    assert "is not valid YAML: " in message and complaint in message
+    assert "\n" not in message and len(message) < 500
+
+
+def test_an_alias_may_repeat_what_is_small(write):
+    text = "classes: &names [a, b]\n" + yaml.safe_dump(MINIMAL).replace("classes:\n  - a\n  - b\n", "classes: *names\n")
+    assert "unknown key classes" in refusal(write(text))
+
+
+def test_an_override_is_bounded_as_a_file_is(write):
+    assert "nested more than 50 deep" in refusal(write(MINIMAL), "data.classes=" + "[" * 5000)
+    assert "the key 'train' stands twice" in refusal(write(MINIMAL), "data.split={train: 1, train: 2}")
+
+
+def test_a_fifo_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.yaml")
+    assert "x.yaml' cannot be read (not a regular file)" in refusal(str(tmp_path / "x.yaml"))
+
+
+def test_a_key_cannot_forge_a_line_or_steer_a_terminal(write):
+    message = refusal(write({**MINIMAL, "x\ny\x1b[2J": 1}))
+    assert r"unknown key x\ny\x1b[2J; allowed here" in message
+
+
+def test_a_long_value_and_many_problems_are_cut_short(write):
+    message = refusal(write({**MINIMAL, "data": "x" * 10_000, **{f"key{number}": 1 for number in range(99)}}))
+    assert message.endswith("and 80 more") and len(message) < 10_000
 
 
 @pytest.mark.parametrize(

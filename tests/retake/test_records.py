@@ -202,7 +202,7 @@ def test_a_file_that_is_cut_off_says_how_many_records_are_fine(folder, tmp_path,
 @pytest.mark.parametrize("content", [b"plain text, and no record", b"\x1f\x8b no gzip either"])
 def test_a_file_that_is_no_tfrecord_says_so(tmp_path, content):
     (tmp_path / "x.tfrecord").write_bytes(content)
-    with pytest.raises(RetakeError, match=r"x\.tfrecord is no TFRecord"):
+    with pytest.raises(RetakeError, match=r"x\.tfrecord is not a TFRecord file"):
         list(records.read(tmp_path / "x.tfrecord"))
 
 
@@ -268,7 +268,7 @@ def test_a_gzip_file_that_is_cut_off_anywhere_is_refused(tmp_path):
     assert len(list(records.read(tmp_path / "two.tfrecord.gz"))) == 6
     for end in range(20, len(packed), 3):
         (tmp_path / "cut.tfrecord.gz").write_bytes(packed[:end])
-        with pytest.raises(RetakeError, match=r"cut off after|is no TFRecord"):
+        with pytest.raises(RetakeError, match=r"cut off after|is not a TFRecord file"):
             list(records.read(tmp_path / "cut.tfrecord.gz"))
 
 
