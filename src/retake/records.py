@@ -41,10 +41,13 @@ MAX_PIXELS: int = DataSection.model_fields["max_pixels"].default
 MAX_BYTES: int = DataSection.model_fields["max_bytes"].default
 
 MAX_RECORD_BYTES = 64 << 20
-"""A longer record ends the reading before it takes memory. A picture over `data.max_bytes` fits: it alone is dropped."""
+"""A longer record ends the reading, before it takes memory. A picture over `data.max_bytes` fits, and is dropped."""
 
-MAX_VALUES = 4_000_000
-"""Values in an example, a picture counting as one: protobuf makes up to twenty times of the bytes of an empty one."""
+MAX_VALUES = 250_000
+"""Most values of an example, a picture counting as one: protobuf takes up to twenty times the bytes of small ones."""
+
+_PACKED_BYTES = 64
+"""So many bytes of packed numbers count as one value: they take eight times their bytes at most."""
 
 _NESTED: tuple[tuple[int, ...], ...] = ((1,), (1,), (2,), (1, 2, 3), (), ())
 """Which fields are messages: of an Example, its Features, an entry of them, a Feature, a list of bytes, of numbers."""
@@ -167,7 +170,7 @@ def read(file: Path | str) -> Iterator[Any]:
     """Reads a TFRecord of examples, plain or gzip: its first bytes tell, not its name.
 
     Memory is bounded whatever the file says: no record is longer than `MAX_RECORD_BYTES`, or has more than
-    `MAX_VALUES` values beside a picture's bytes.
+    `MAX_VALUES` values.
 
     Args:
       file: The path of a regular file, or a gs:// address.
@@ -195,7 +198,7 @@ def read(file: Path | str) -> Iterator[Any]:
                 except (IndexError, google.protobuf.message.DecodeError):
                     raise ValueError(f"holds no tf.train.Example in record {count + 1:,}") from None
                 if example is None:
-                    raise ValueError(f"holds more than {MAX_VALUES:,} values in record {count + 1:,}")
+                    raise ValueError(f"holds too many values in record {count + 1:,}, more than {MAX_VALUES:,}")
                 yield example
                 count += 1
         return
@@ -239,10 +242,7 @@ def _record(header: bytes, stream: Any, number: int) -> bytes:
 
 
 def _values(message: bytes, at: int, end: int, level: int = 0) -> int:
-    """Counts the fields of a serialized Example before anything is made of them; IndexError when it is none.
-
-    Numbers may be packed into one field: then four bytes count as one.
-    """
+    """Counts the fields of a serialized Example before anything is made of them; IndexError when it is none."""
     count = 0
     while at < end and count <= MAX_VALUES:
         tag, at = _varint(message, at)
@@ -253,7 +253,7 @@ def _values(message: bytes, at: int, end: int, level: int = 0) -> int:
                 deeper = level + 1 + (level == 3 and tag >> 3 != 1)
                 count += _values(message, at, min(at + size, end), deeper)
             elif level == 5:
-                count += size // 4
+                count += size // _PACKED_BYTES
             at += size
         elif tag & 7 == 0:
             _, at = _varint(message, at)
@@ -458,8 +458,6 @@ def _write(out: Path, records: Iterable[bytes], replace: bool) -> None:
             durable.sync(partial)  # Before it gets its name.
             _take_name(partial, out)
         durable.publish(partial, out)
-    except FileExistsError:
-        raise UsageError(_exists(out)) from None
     except (OSError, tf.errors.OpError) as error:
         why = error.strerror if isinstance(error, OSError) else error.message
         raise RetakeError(f"{out} cannot be written: {why}") from None
@@ -469,18 +467,12 @@ def _write(out: Path, records: Iterable[bytes], replace: bool) -> None:
 
 
 def _take_name(partial: Path, out: Path) -> None:
-    """Gives the file its name, too, unless another file has got it meanwhile: a rename would replace that one.
-
-    Raises:
-      FileExistsError: it has.
-    """
+    """Gives the file its name, too, unless another file has got it meanwhile: a rename would replace that one."""
     try:
         os.link(partial, out)
-    except FileExistsError:
-        raise
     except OSError:  # Some file systems know no links.
         if os.path.lexists(out):
-            raise FileExistsError from None
+            raise UsageError(_exists(out)) from None
 
 
 def _label(example: Any) -> str | list[int] | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import google_crc32c
 import keras
 import pytest
 import yaml
@@ -109,7 +110,22 @@ def test_a_record_file_that_is_cut_off_is_named(run, data, name):
     ended = run()
     assert ended.code == 1
     assert f"{data / name} is damaged or cut off after" in ended.complaint
-    assert ended.complaint.endswith("pack it again or remove it")  # Beam's note of its stage is not shown.
+    assert ended.complaint.endswith(
+        f"or rename it to _{name} to leave it out"
+    )  # Beam's note of its stage is not shown.
+
+
+def test_a_record_file_of_290_bytes_that_claims_a_terabyte_is_named_and_left_out_by_another_name(run, data):
+    length = (1 << 40).to_bytes(8, "little")
+    crc = google_crc32c.value(length)
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    (data / "bad.tfrecord").write_bytes(length + masked.to_bytes(4, "little") + b"x" * 278)
+    ended = run()
+    assert ended.code == 1
+    assert f"{data / 'bad.tfrecord'} says that record 1 has 1,099,511,627,776 bytes" in ended.complaint
+    assert ended.complaint.endswith("rename it to _bad.tfrecord to leave it out")
+    (data / "bad.tfrecord").rename(data / "_bad.tfrecord")
+    assert run().code == 0
 
 
 def test_pictures_of_one_class_only_are_not_enough(run, tmp_path):

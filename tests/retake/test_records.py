@@ -2,15 +2,20 @@
 
 import gzip
 import io
+import os
 import random
+import struct
+import zlib
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
 from retake import records
+from retake.cli import main
 from retake.errors import RetakeError, UsageError
 
 CLASSES = ["food", "sandwich", "taco"]
@@ -53,6 +58,35 @@ def write(path, examples):
     with tf.io.TFRecordWriter(str(path)) as writer:
         for each in examples:
             writer.write(each.SerializeToString())
+
+
+def checksum(content):
+    crc = google_crc32c.value(content)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def header(length):
+    """The 12 bytes before a record, whatever its length really is."""
+    return struct.pack("<Q", length) + checksum(struct.pack("<Q", length))
+
+
+def framed(payload):
+    return header(len(payload)) + payload + checksum(payload)
+
+
+def fields(number, *contents):
+    """Serialized messages of protobuf's with a length, one after the other."""
+
+    def varint(value):
+        return bytes([value & 127 | 128]) + varint(value >> 7) if value > 127 else bytes([value])
+
+    return b"".join(bytes([number << 3 | 2]) + varint(len(content)) + content for content in contents)
+
+
+def complaint(path):
+    with pytest.raises(RetakeError) as error:
+        list(records.read(path))
+    return str(error.value)
 
 
 def text(example, feature):
@@ -179,9 +213,42 @@ def test_a_packing_that_fails_leaves_the_older_file_and_no_half_of_a_new_one(fol
 
     monkeypatch.setattr(random.Random, "shuffle", lambda self, packed: disappear(packed))
     with pytest.raises(RetakeError, match=r"taco/1\.jpg changed while it was packed"):
-        records.pack(folder, out, CLASSES, {})
+        records.pack(folder, out, CLASSES, {}, force=True)
     assert out.read_bytes() == before
     assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_a_record_file_that_exists_is_replaced_by_force_only(folder, out, tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text(f"pipeline: {{name: c}}\ndata: {{location: x, classes: {CLASSES}}}\n")
+    pack = ["records", "pack", str(folder), str(out), "--config", str(tmp_path / "c.yaml")]
+    out.parent.mkdir()
+    out.write_bytes(b"an older batch")
+    assert main(pack) == 2
+    assert f"{out} exists; choose another name, or replace it with --force" in capsys.readouterr().err
+    assert out.read_bytes() == b"an older batch"
+    assert main([*pack, "--force"]) == 0
+    assert len(list(records.read(out))) == 9
+
+
+def test_a_record_file_that_comes_while_another_is_packed_stays(folder, out, monkeypatch):
+    shuffle = random.Random.shuffle
+
+    def come(self, packed):
+        out.parent.mkdir()
+        out.write_bytes(b"another batch")
+        shuffle(self, packed)
+
+    monkeypatch.setattr(random.Random, "shuffle", come)
+    with pytest.raises(UsageError, match="exists; choose another name"):
+        records.pack(folder, out, CLASSES, {})
+    assert out.read_bytes() == b"another batch"
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_a_fifo_among_the_pictures_is_not_waited_for(folder, out):
+    os.mkfifo(folder / "taco" / "x.jpg")
+    records.pack(folder, out, CLASSES, {})
+    assert len(list(records.read(out))) == 9
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(folder, tmp_path):
@@ -217,6 +284,100 @@ def test_records_that_are_no_examples_say_so(tmp_path):
 def test_a_file_that_cannot_be_opened_is_one_clear_error(tmp_path, name):
     with pytest.raises(RetakeError, match="cannot be read"):
         list(records.read(tmp_path / name))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["FIFO", "device"])
+def test_what_is_not_a_regular_file_is_not_read(tmp_path, make):
+    make(tmp_path / "x.tfrecord")
+    assert complaint(tmp_path / "x.tfrecord").endswith("x.tfrecord cannot be read: not a regular file")
+
+
+@pytest.mark.parametrize("length", [1 << 40, 1 << 62, (1 << 64) - 1, 3_000_000_000])
+@pytest.mark.parametrize("packed", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_record_that_claims_too_much_is_refused_before_it_is_read(tmp_path, length, packed):
+    (tmp_path / "x.tfrecord").write_bytes(packed(framed(b"") + header(length) + bytes(99)))
+    message = complaint(tmp_path / "x.tfrecord")
+    assert f"x.tfrecord says that record 2 has {length:,} bytes, and at most 67,108,864 are read" in message
+    assert message.endswith("pack it again, remove it, or rename it to _x.tfrecord to leave it out")
+
+
+def test_a_picture_over_the_byte_limit_does_not_end_the_reading(tmp_path):
+    write(tmp_path / "x.tfrecord", [example(image=[bytes(records.MAX_BYTES + 1)], label=[1]), example(label=[2])])
+    assert [records.label_index(each, CLASSES) for each in records.read(tmp_path / "x.tfrecord")] == [1, 2]
+    assert "refused, over the byte limit: 1 (record 1)" in records.inspect(tmp_path / "x.tfrecord")
+
+
+@pytest.mark.parametrize("at", [0, 9, 12, 20, -1], ids=["length", "its checksum", "start", "payload", "checksum"])
+def test_a_byte_that_changed_is_found(tmp_path, at):
+    first, second = (bytearray(framed(example(label=[number]).SerializeToString())) for number in (1, 2))
+    second[at] ^= 1
+    (tmp_path / "x.tfrecord").write_bytes(first + second)
+    assert "x.tfrecord is damaged or cut off after 1 records" in complaint(tmp_path / "x.tfrecord")
+
+
+def test_a_file_that_zlib_compressed_is_told_from_damage(tmp_path):
+    (tmp_path / "x.tfrecord").write_bytes(zlib.compress(framed(b"") * 99))
+    assert "x.tfrecord is compressed with zlib, and only gzip is read" in complaint(tmp_path / "x.tfrecord")
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        fields(3, fields(1, b"\1" * 16_000_064)),
+        fields(2, fields(1, bytes(16_000_064))),
+        fields(1, b"\x0a\x00" * 250_001),
+        b"\x0a\x00" * 250_001,
+    ],
+    ids=["integers", "floats", "empty texts", "lists"],
+)
+def test_an_example_of_too_many_values_is_refused_before_it_is_parsed(tmp_path, label):
+    (tmp_path / "x.tfrecord").write_bytes(framed(fields(1, fields(1, fields(1, b"label") + fields(2, label)))))
+    assert "x.tfrecord holds too many values in record 1, more than 250,000" in complaint(tmp_path / "x.tfrecord")
+
+
+def test_an_example_of_too_many_features_is_refused_before_it_is_parsed(tmp_path):
+    (tmp_path / "x.tfrecord").write_bytes(framed(fields(1, b"\x0a\x00" * 250_001)))
+    assert "x.tfrecord holds too many values in record 1, more than 250,000" in complaint(tmp_path / "x.tfrecord")
+
+
+def test_other_features_of_many_values_do_no_harm(tmp_path):
+    features = tf.train.Example(
+        features=tf.train.Features(
+            feature={
+                "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[2])),
+                "pixels": tf.train.Feature(float_list=tf.train.FloatList(value=np.zeros(500_000))),
+                "big": tf.train.Feature(int64_list=tf.train.Int64List(value=[-1, 1 << 62] * 100)),
+                "texts": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"", b"x"] * 100)),
+            }
+        )
+    )
+    write(tmp_path / "x.tfrecord", [features])
+    assert list(records.read(tmp_path / "x.tfrecord")) == [features]
+
+
+@pytest.mark.parametrize(
+    "payload", [b"\xff\xff\xff", b"\x0a\x7f", b"\x0b", b"\xff" * 20, fields(1, b"\x0a\x05\x0a\x7f")]
+)
+def test_a_record_that_is_no_message_is_refused(tmp_path, payload):
+    (tmp_path / "x.tfrecord").write_bytes(framed(payload))
+    assert "holds no tf.train.Example in record 1" in complaint(tmp_path / "x.tfrecord")
+
+
+def test_labels_and_names_cannot_forge_lines_of_a_report_or_steer_a_terminal(tmp_path, capsys):
+    evil = b"taco\x1b[2J\n9 examples\xe2\x80\xae"
+    write(tmp_path / "x\x1b[31m.tfrecord", [example(image=[b"text"], label=[evil], filename=[evil])] * 2)
+    assert main(["records", "inspect", str(tmp_path / "x\x1b[31m.tfrecord")]) == 0
+    report = capsys.readouterr().out
+    name = r"taco\x1b[2J\n9 examples\u202e"
+    assert f"{name}         2\n" in report and f"refused, not a picture: 2 ({name}, {name})" in report
+    assert r"x\x1b[31m.tfrecord: 2 examples" in report and "\x1b" not in report
+    assert main(["records", "inspect", str(tmp_path / "\x1b[2J")]) == 1
+    assert r"\x1b[2J cannot be read" in capsys.readouterr().err
+
+
+def test_a_long_one_hot_label_is_told_in_short(tmp_path):
+    write(tmp_path / "x.tfrecord", [example(image=[b"text"], label=[0] * 70 + [1] + [0] * 929)])
+    assert "1,000 numbers, 1 at 70" in records.inspect(tmp_path / "x.tfrecord")
 
 
 @pytest.mark.parametrize("label", [[2], [0, 0, 1], [b"taco"]], ids=["index", "one-hot", "class name"])

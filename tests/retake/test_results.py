@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from retake import seal
+from retake.cli import main
 from retake.errors import RetakeError
 from retake.results import compare, load, predict
+from retake.terminal import printable
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 SURE = 0.9866  # softmax of (5, 0, 0): what a model says of a picture of its class's colour
@@ -103,13 +107,13 @@ def test_the_folder_of_versions_means_the_highest_one(models: Path, tmp_path: Pa
     (tmp_path / "10").symlink_to(models / "scenes" / "7")
     (tmp_path / "notes").mkdir()
 
-    newest = load(tmp_path)
+    newest = load(tmp_path, trust=True)
 
     assert (newest.path, newest.version, newest.classes) == (tmp_path / "10", 10, ["sea", "forest", "taco"])
 
 
 def test_a_loaded_model_is_asked_by_calling_it(models: Path, pictures: Path) -> None:
-    model = load(models / "pushed" / "1")
+    model = load(models / "pushed" / "1", trust=True)
 
     answers = model([(pictures / "b.bmp").read_bytes(), (pictures / "a" / "one.png").read_bytes()])
 
@@ -143,7 +147,7 @@ def half(models: Path, tmp_path: Path) -> Path:
 )
 def test_what_is_no_whole_model_is_refused_in_one_line(half: Path, folder: str, message: str) -> None:
     with pytest.raises(RetakeError, match=message) as caught:
-        load(half / folder)
+        load(half / folder, trust=True)
     assert "\n" not in str(caught.value)
 
 
@@ -158,13 +162,70 @@ def test_what_is_no_whole_model_is_refused_in_one_line(half: Path, folder: str, 
 )
 def test_a_model_of_another_kind_is_refused_in_one_line(models: Path, folder: str, message: str) -> None:
     with pytest.raises(RetakeError, match=message) as caught:
-        load(models / folder)
+        load(models / folder, trust=True)
     assert "\n" not in str(caught.value)
 
 
 def test_a_model_in_a_bucket_is_to_be_copied_first() -> None:
     with pytest.raises(RetakeError, match=r"gcloud storage cp -r gs://bucket/hotdog models/"):
         load(Path("gs://bucket/hotdog"))
+
+
+# Trusting
+
+
+@pytest.fixture
+def pushed(models: Path, tmp_path: Path) -> Path:
+    """A version that this account has pushed."""
+    folder = Path(shutil.copytree(models / "pushed" / "2", tmp_path / "own" / "1"))
+    seal.put(folder)
+    return folder
+
+
+def test_a_model_that_this_account_pushed_is_loaded_without_a_question(pushed: Path, pictures: Path) -> None:
+    assert cells(predict(pushed.parent, [pictures / "b.bmp"]), "picture") == ["label", "food", "sandwich", "taco"]
+
+
+def test_another_model_is_not_loaded_before_it_is_trusted(
+    models: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["predict", str(models / "pushed"), str(pictures / "b.bmp")]
+    assert main(asked) == 1
+    message = capsys.readouterr().err
+    assert f"{models / 'pushed' / '2'} was not pushed by this user account on this machine. A model is code" in message
+    assert message.endswith("load it with --trust\n") and message.count("\n") == 1
+    assert main([*asked, "--trust"]) == 0
+    with pytest.raises(RetakeError, match="load it with --trust"):
+        compare(pictures, {"new": models / "pushed"}, tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_pushed_model_that_changed_is_not_loaded_before_it_is_trusted(pushed: Path) -> None:
+    with (pushed / "saved_model.pb").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(RetakeError, match="was pushed by another user account, or has changed since"):
+        load(pushed)
+
+
+def test_names_of_a_foreign_model_cannot_steer_a_terminal(tmp_path: Path, pictures: Path) -> None:
+    names = ("red\x1b[2J", "green\nred  100.0%", "blue\u202e")
+    push(tmp_path / "m" / "1", names)
+
+    text = compare(pictures, {"a\x07": tmp_path / "m"}, tmp_path / "out", trust=True)
+    table = predict(tmp_path / "m", [pictures / "b.bmp"], trust=True)
+
+    for shown in (text, table):
+        assert r"red\x1b[2J" in shown and r"green\nred  100.0%" in shown and r"blue\u202e" in shown
+        assert printable(shown) == shown
+    assert r"a\x07" in text
+    assert list(numbers(tmp_path / "out")["models"]["a\x07"]["mean"]) == list(names)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["FIFO", "folder"])
+def test_a_picture_that_is_not_a_regular_file_is_named(models: Path, tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "x.jpg")
+    with pytest.raises(RetakeError, match=r"x\.jpg cannot be read: (not a regular file|Is a directory)"):
+        predict(models / "pushed", [tmp_path / "x.jpg"], trust=True)
 
 
 # Comparing
@@ -175,6 +236,7 @@ def test_the_mean_distribution_of_each_model_is_written_and_told(models: Path, p
         pictures,
         {"baseline": models / "pushed" / "1", "new": models / "pushed"},
         tmp_path / "out" / "results.v2",
+        trust=True,
     )
 
     results = numbers(tmp_path / "out" / "results.v2")
@@ -205,7 +267,9 @@ def test_pictures_in_folders_named_as_classes_tell_the_accuracy(models: Path, tm
         for at, colour in enumerate(colours):
             paint(tmp_path / "images" / name / f"{at}.png", colour)
 
-    text = compare(tmp_path / "images", {"new": models / "pushed", "scenes": models / "scenes"}, tmp_path / "out")
+    text = compare(
+        tmp_path / "images", {"new": models / "pushed", "scenes": models / "scenes"}, tmp_path / "out", trust=True
+    )
 
     new, scenes = numbers(tmp_path / "out")["models"].values()
     assert (new["accuracy"], new["accuracy_pictures"]) == (0.8, 5)
@@ -222,7 +286,7 @@ def test_the_folder_of_one_class_tells_the_accuracy_too(
     paint(tmp_path / "taco" / "1.png", BLUE)
     monkeypatch.chdir(tmp_path / "taco")
 
-    compare(Path(), {"new": models / "pushed"}, tmp_path / "out")
+    compare(Path(), {"new": models / "pushed"}, tmp_path / "out", trust=True)
 
     assert numbers(tmp_path / "out")["models"]["new"]["accuracy"] == 1
 
@@ -231,13 +295,13 @@ def test_a_link_to_a_picture_belongs_to_the_folder_of_the_link(models: Path, tmp
     (tmp_path / "images" / "taco").mkdir(parents=True)
     (tmp_path / "images" / "taco" / "1.png").symlink_to(paint(tmp_path / "food" / "1.png", BLUE))
 
-    compare(tmp_path / "images", {"new": models / "pushed"}, tmp_path / "out")
+    compare(tmp_path / "images", {"new": models / "pushed"}, tmp_path / "out", trust=True)
 
     assert numbers(tmp_path / "out")["models"]["new"]["accuracy_by_class"] == {"taco": 1.0}
 
 
 def test_models_of_different_classes_share_a_table(models: Path, pictures: Path, tmp_path: Path) -> None:
-    text = compare(pictures, {"new": models / "pushed", "scenes": models / "scenes"}, tmp_path / "out")
+    text = compare(pictures, {"new": models / "pushed", "scenes": models / "scenes"}, tmp_path / "out", trust=True)
 
     assert cells(text, "model") == ["version", "food", "sandwich", "taco", "sea", "forest"]
     assert cells(text, "new")[-2:] == ["–", "–"]
@@ -249,7 +313,7 @@ def test_a_table_too_wide_for_the_terminal_stands_upright(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
 
-    text = compare(pictures, {"new": models / "pushed", "scenes": models / "scenes"}, tmp_path / "out")
+    text = compare(pictures, {"new": models / "pushed", "scenes": models / "scenes"}, tmp_path / "out", trust=True)
 
     assert cells(text, "model") == ["new", "scenes"]
     assert cells(text, "sea") == ["–", "66.0%"]
@@ -267,7 +331,7 @@ def test_other_formats_are_converted_and_what_is_no_picture_is_named(
     (pictures / "notes.txt").write_text("no picture")
     (pictures / ".DS_Store").write_text("hidden")
 
-    text = compare(pictures, {"new": models / "pushed"}, tmp_path / "out")
+    text = compare(pictures, {"new": models / "pushed"}, tmp_path / "out", trust=True)
 
     results = numbers(tmp_path / "out")
     assert (results["pictures"], results["models"]["new"]["votes"]["food"]) == (7, 6)
@@ -284,7 +348,7 @@ def test_a_picture_that_one_model_cannot_decode_is_skipped_for_all(
 ) -> None:
     paint(pictures / "square.png", BLUE, (8, 8))
 
-    compare(pictures, {"new": models / "pushed", "picky": models / "picky"}, tmp_path / "out")
+    compare(pictures, {"new": models / "pushed", "picky": models / "picky"}, tmp_path / "out", trust=True)
 
     results = numbers(tmp_path / "out")
     assert results["pictures"] == 1
@@ -300,7 +364,7 @@ def test_a_picture_over_the_limits_is_skipped_before_it_is_decoded(
     with (pictures / "long.bin").open("wb") as file:
         file.truncate(10_000_000_000)  # sparse: it takes no room, and would not fit into memory
 
-    compare(pictures, {"new": models / "pushed"}, tmp_path / "out")
+    compare(pictures, {"new": models / "pushed"}, tmp_path / "out", trust=True)
 
     assert numbers(tmp_path / "out")["skipped"] == {
         "long.bin": "over the byte limit",
@@ -312,7 +376,7 @@ def test_many_skipped_files_do_not_drown_the_table(models: Path, pictures: Path,
     for at in range(30):
         (pictures / f"{at:02}.txt").write_text("no picture")
 
-    text = compare(pictures, {"new": models / "pushed"}, tmp_path / "out")
+    text = compare(pictures, {"new": models / "pushed"}, tmp_path / "out", trust=True)
 
     assert "30 files skipped" in text and "and 25 more" in text
     assert len(numbers(tmp_path / "out")["skipped"]) == 30
@@ -322,14 +386,14 @@ def test_more_pictures_than_a_batch_are_all_asked_about(models: Path, tmp_path: 
     for at in range(70):
         paint(tmp_path / "images" / f"{at}.png", RED if at < 50 else GREEN)
 
-    compare(tmp_path / "images", {"new": models / "pushed"}, tmp_path / "out")
+    compare(tmp_path / "images", {"new": models / "pushed"}, tmp_path / "out", trust=True)
 
     assert numbers(tmp_path / "out")["models"]["new"]["votes"] == {"food": 50, "sandwich": 20, "taco": 0}
 
 
 def test_a_second_comparison_does_not_take_its_own_chart_for_a_picture(models: Path, pictures: Path) -> None:
     for _ in range(2):
-        compare(pictures, {"new": models / "pushed"}, pictures / "results.png")
+        compare(pictures, {"new": models / "pushed"}, pictures / "results.png", trust=True)
 
     results = numbers(pictures / "results")
     assert (results["pictures"], results["skipped"]) == (3, {})
@@ -340,7 +404,7 @@ def test_odd_names_are_told_as_they_are(models: Path, tmp_path: Path) -> None:
     paint(tmp_path / "images" / os.fsdecode(b"caf\xe9.png"), RED)
     (tmp_path / "images" / os.fsdecode(b"caf\xe9.txt")).touch()
 
-    text = compare(tmp_path / "images", {"_[b]$m$": models / "pushed"}, tmp_path / "out")
+    text = compare(tmp_path / "images", {"_[b]$m$": models / "pushed"}, tmp_path / "out", trust=True)
 
     assert "_[b]$m$" in text
     assert list(numbers(tmp_path / "out")["skipped"]) == ["caf\ufffd.txt"]
@@ -360,7 +424,7 @@ def test_a_folder_without_pictures_is_refused(models: Path, tmp_path: Path, fold
     (tmp_path / "texts" / "notes.txt").write_text("no picture")
 
     with pytest.raises(RetakeError, match=message):
-        compare(tmp_path / folder, {"new": models / "pushed"}, tmp_path / "out")
+        compare(tmp_path / folder, {"new": models / "pushed"}, tmp_path / "out", trust=True)
     assert not list(tmp_path.glob("out*"))
 
 
@@ -370,7 +434,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(
     (tmp_path / "file").touch()
 
     with pytest.raises(RetakeError, match=r"file cannot be made .*--output"):
-        compare(pictures, {"new": models / "pushed"}, tmp_path / "file" / "out")
+        compare(pictures, {"new": models / "pushed"}, tmp_path / "file" / "out", trust=True)
 
 
 # Predicting
@@ -382,7 +446,7 @@ def test_each_picture_gets_a_row_with_its_label_and_probabilities(
     paint(tmp_path / "photo.webp", GREEN)
     monkeypatch.chdir(tmp_path)
 
-    text = predict(models / "pushed", [Path("photo.webp"), pictures / "b.bmp"])
+    text = predict(models / "pushed", [Path("photo.webp"), pictures / "b.bmp"], trust=True)
 
     assert cells(text, "picture") == ["label", "food", "sandwich", "taco"]
     assert cells(text, "photo.webp") == ["sandwich", "0.7%", "98.7%", "0.7%"]
@@ -393,17 +457,17 @@ def test_a_bad_picture_is_named(models: Path, pictures: Path) -> None:
     (pictures / "notes.txt").write_text("no picture")
 
     with pytest.raises(RetakeError, match=r"notes.txt cannot be predicted: not a picture"):
-        predict(models / "pushed", [pictures / "b.bmp", pictures / "notes.txt"])
+        predict(models / "pushed", [pictures / "b.bmp", pictures / "notes.txt"], trust=True)
 
 
 def test_a_missing_picture_is_named(models: Path, pictures: Path) -> None:
-    with pytest.raises(RetakeError, match=r"there is no picture .*nothing.png"):
-        predict(models / "pushed", [pictures / "nothing.png"])
+    with pytest.raises(RetakeError, match=r"picture .*nothing.png cannot be read: No such file or directory"):
+        predict(models / "pushed", [pictures / "nothing.png"], trust=True)
 
 
 def test_nothing_but_the_answer_reaches_the_console(models: Path, pictures: Path) -> None:
     command = "import sys; from retake.cli import main; sys.exit(main(sys.argv[1:]))"
-    arguments = ["predict", str(models / "pushed"), str(pictures / "b.bmp")]
+    arguments = ["predict", "--trust", str(models / "pushed"), str(pictures / "b.bmp")]
 
     done = subprocess.run([sys.executable, "-c", command, *arguments], capture_output=True, text=True, check=True)
 
