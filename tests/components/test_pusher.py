@@ -19,6 +19,7 @@ from tfx.types import standard_artifacts
 
 from components import pusher
 from pipelines.factory import MODELS_PARAMETER
+from retake import seal
 from retake.errors import RetakeError
 
 
@@ -58,6 +59,7 @@ def test_a_blessed_model_is_pushed_as_it_is_and_loads(model, tmp_path):
     assert pushed.get_int_custom_property("pushed") == 1
     assert tf.saved_model.load(str(tmp_path / "models" / str(version))).double(2.0) == 4
     assert [path.name for path in (tmp_path / "models").iterdir()] == [str(version)]
+    assert seal.broken(tmp_path / "models" / str(version)) is None
 
 
 def test_a_model_that_is_not_blessed_is_not_pushed(model, tmp_path):

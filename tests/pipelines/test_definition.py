@@ -135,6 +135,8 @@ def test_sources_are_the_configuration_and_the_code_that_made_the_definition(tmp
         (None, "pod.yaml cannot be read (No such file or directory)"),
         (b"kind: [", "pod.yaml is not valid YAML"),
         (b"\xff\xfe\xfa", "pod.yaml is not valid YAML"),
+        (b"kind: Pod\nkind: Pod", "pod.yaml is not valid YAML: the key 'kind' stands twice"),
+        (b"[" * 5000, "pod.yaml is not valid YAML: nested more than 50 deep"),
         (b"kind: Deployment", "pod.yaml must be a Kubernetes pod template (kind: Pod)"),
         (b"- kind: Pod", "pod.yaml must be a Kubernetes pod template (kind: Pod)"),
     ],

@@ -12,6 +12,7 @@ from runner_contract import FIELDS
 
 from retake.errors import RetakeError
 from retake.summary import Node, Summary, render, write
+from retake.terminal import printable
 
 NODES = ("ImportExampleGen", "Transform", "Trainer", "Evaluator", "Pusher")
 
@@ -212,3 +213,19 @@ def test_nodes_that_were_just_seen_are_not_listed_again_and_the_wait_is_told(ble
 
     assert "Trainer" not in console.file.getvalue()
     assert "complete · local · 1 min 23 s" in console.file.getvalue()
+
+
+def test_labels_reasons_and_places_cannot_steer_a_terminal_or_forge_a_line(blessed: Summary) -> None:
+    text = page(
+        blessed.model_copy(
+            update={
+                "examples": {"train": {"taco\x1b[2J\nBlessed": 3}},
+                "dropped": {"bad\x07": 1},
+                "reason": "first\x1b]0;x\x07\nsecond",
+                "pushed_model": "models\u202e/1",
+            }
+        )
+    )
+    for shown in (r"taco\x1b[2J\nBlessed", r"bad\x07", "first\\x1b]0;x\\x07\nsecond", r"models\u202e/1"):
+        assert shown in text
+    assert printable(text) == text
