@@ -68,7 +68,12 @@ def build(
         preprocessing_fn="components.transform.preprocessing_fn",
         materialize=False,
         disable_statistics=True,
-        custom_config={"image_size": config.model.image_size, "code": _code(transform_graph)},
+        custom_config={
+            "image_size": config.model.image_size,
+            "max_pixels": config.data.max_pixels,
+            "max_bytes": config.data.max_bytes,
+            "code": _code(transform_graph),
+        },
     )
     trainer = ClassifierTrainer(
         run_fn="components.trainer.run_fn",

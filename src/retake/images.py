@@ -1,36 +1,76 @@
-"""Encoded pictures: what they are, whether the pipeline takes them, and how others become pictures it takes.
+"""Encoded pictures: which the pipeline takes as they are, which it converts, and which it refuses.
 
-The pipeline decodes in the graph, with `tf.io.decode_image`: training and serving see the same pixels. What
-that operation refuses or misreads has to be found out here, before a run fails on it.
-
-EXIF orientation: TensorFlow ignores it, in training as well as in serving, so a JPEG that carries one is kept
-as it is. Turned only in the records, a phone's photo would be learnt upright and asked about on its side. A
-picture that has to be rewritten anyway is turned upright: the new file no longer says how it should be held.
+Training and serving decode in one graph (`components.transform.to_pixels`). It decodes JPEG, PNG and plain BMP; any
+other format becomes a PNG here, before the graph. The graph also turns a picture by its EXIF orientation, so a JPEG
+or PNG is not turned here. docs/pictures.md tells the user the same.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import struct
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
-GRAPH_FORMATS = ("JPEG", "PNG", "GIF", "BMP")
+if TYPE_CHECKING:
+    import numpy as np
 
 EMPTY = "empty"
 NOT_A_PICTURE = "not a picture"
-WRONG_FORMAT = "format TensorFlow cannot decode"
 DAMAGED = "damaged or cut off"
 TOO_MANY_BYTES = "over the byte limit"
 TOO_MANY_PIXELS = "over the pixel limit"
-REASONS = (EMPTY, NOT_A_PICTURE, WRONG_FORMAT, DAMAGED, TOO_MANY_BYTES, TOO_MANY_PIXELS)
+TOO_MANY_SCANS = "over the limit of 100 JPEG scans"
+
+MAX_SCANS = 100
+"""A scan of a few bytes makes the decoder visit the whole picture; a progressive JPEG has about 10 scans."""
 
 # The limit is data.max_pixels, compared with the header; Pillow's own would refuse to read that header.
 Image.MAX_IMAGE_PIXELS = None
 
 Image.init()
 # Not all that Pillow knows: EPS starts Ghostscript, and TGA recognises what is no picture.
-_READABLE = [name for name in (*GRAPH_FORMATS, "MPO", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM") if name in Image.OPEN]
+_READABLE = [
+    name
+    for name in ("JPEG", "PNG", "BMP", "MPO", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM")
+    if name in Image.OPEN
+]
+
+_BRANDS = rb"\A[^\0]?[\0-\xff]{3}ftyp"
+_UNSUPPORTED = {
+    "HEIC": _BRANDS + rb"(heic|heix|heim|heis|hevc|hevx|mif1|msf1)",
+    "AVIF": _BRANDS + rb"(avif|avis)",
+    "MP4 video": _BRANDS,
+    "WebM video": rb"\A\x1a\x45\xdf\xa3",
+    "AVI video": rb"\ARIFF....AVI ",
+    "SVG": rb"\A(\xef\xbb\xbf)?\s*(<\?xml.{,2000}|<!--.{,2000}|<!DOCTYPE\s+)?<?svg[\s>]",
+    "ICO": rb"\A\0\0[\1\2]\0[^\0]\0",
+    "PSD": rb"\A8BPS\0[\1\2]",
+    "EPS": rb"\A(%!PS|\xc5\xd0\xd3\xc6)",
+    "PDF": rb"\A%PDF-",
+    "JPEG XL": rb"\A(\xff\x0a|\0\0\0\x0cJXL )",
+}
+_UNSUPPORTED_STARTS = {name: re.compile(start, re.DOTALL) for name, start in _UNSUPPORTED.items()}
+
+_JPEG_MARKER = re.compile(rb"\xff[^\0\x01\xd0-\xd8\xff]")
+
+
+def unsupported(name: str) -> str:
+    """The reason for refusing a picture in a format that neither the graph nor Pillow decodes."""
+    return f"{name} is not supported; convert it to JPEG or PNG"
+
+
+REASONS = (
+    EMPTY,
+    NOT_A_PICTURE,
+    DAMAGED,
+    TOO_MANY_BYTES,
+    TOO_MANY_PIXELS,
+    TOO_MANY_SCANS,
+    *map(unsupported, _UNSUPPORTED),
+)
 
 
 def probe(encoded: bytes) -> tuple[str, int, int]:
@@ -55,8 +95,25 @@ def probe(encoded: bytes) -> tuple[str, int, int]:
 def acceptable(encoded: bytes, max_pixels: int, max_bytes: int) -> str | None:
     """Says why the pipeline refuses a picture.
 
-    The limits come first: no pixel of a picture above them is decoded. What is left is decoded once, because
-    a single picture that is cut off in the middle would end the whole run in the graph.
+    Returns:
+      One of `REASONS`, or None when `to_graph_format` gives a picture that the graph decodes.
+
+    Example:
+        >>> acceptable(b"plain text", max_pixels=1_000, max_bytes=1_000)
+        'not a picture'
+    """
+    try:
+        to_graph_format(encoded, max_pixels, max_bytes)
+    except ValueError as reason:
+        return str(reason)
+    return None
+
+
+def to_graph_format(encoded: bytes, max_pixels: int, max_bytes: int) -> bytes:
+    """Turns a picture into one that the graph decodes.
+
+    The limits come first: no pixel of a picture above them is decoded. What is left is decoded once, because a
+    picture that is cut off in the middle would end the whole run in the graph.
 
     Args:
       encoded: The file's bytes.
@@ -64,58 +121,41 @@ def acceptable(encoded: bytes, max_pixels: int, max_bytes: int) -> str | None:
       max_bytes: Most encoded bytes.
 
     Returns:
-      One of `REASONS`, or None when `tf.io.decode_image` will take it.
-
-    Example:
-        >>> acceptable(b"plain text", max_pixels=1_000, max_bytes=1_000)
-        'not a picture'
-    """
-    if not encoded:
-        return EMPTY
-    if len(encoded) > max_bytes:
-        return TOO_MANY_BYTES
-    try:
-        with _open(encoded) as image:
-            if image.width * image.height > max_pixels:
-                return TOO_MANY_PIXELS
-            if not _for_graph(image, encoded):
-                return WRONG_FORMAT
-            _decode(image, encoded)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def to_graph_format(encoded: bytes) -> bytes:
-    """Turns a picture into one that `tf.io.decode_image` decodes.
-
-    Returns:
-      The same bytes where TensorFlow can decode them. Else (WebP, TIFF, AVIF, a BMP with a palette or
-      run-length encoding, …) a PNG of the same pixels, of the first frame of an animation, turned upright.
+      The same bytes where the graph decodes them. Else (GIF, WebP, TIFF, AVIF, a BMP with a palette or run-length
+      encoding, …) a PNG of the same pixels: of an animation's first frame, turned upright, in RGB or with alpha.
+      Where that PNG is over `max_bytes`, a JPEG on white.
 
     Raises:
-      ValueError: no picture, or one that cannot be decoded; the message is one of `REASONS`.
+      ValueError: no picture, one that cannot be decoded, or one over a limit; the message is one of `REASONS`.
 
     Example:
         >>> webp = io.BytesIO()
         >>> Image.new("RGB", (4, 3)).save(webp, "WEBP")
-        >>> probe(to_graph_format(webp.getvalue()))
+        >>> probe(to_graph_format(webp.getvalue(), max_pixels=1_000, max_bytes=1_000))
         ('PNG', 4, 3)
     """
+    if len(encoded) > max_bytes:
+        raise ValueError(TOO_MANY_BYTES)
     with _open(encoded) as image:
-        if _for_graph(image, encoded):
-            _decode(image, encoded)
-            return encoded
-        _decode(image, encoded)
-        png = io.BytesIO()
+        if max(image.width * image.height, _tile_pixels(image)) > max_pixels:
+            raise ValueError(TOO_MANY_PIXELS)
+        if _format(image) == "JPEG" and _scans(encoded) > MAX_SCANS:
+            raise ValueError(TOO_MANY_SCANS)
         try:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
-                upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-            upright.save(png, "PNG")
+            image.load()
+            if _for_graph(image, encoded):
+                return encoded
+            _turn_upright(image)
+            upright = _eight_bits(image)
+            made = _saved(upright, "PNG")
+            if len(made) > max_bytes:
+                white = Image.new("RGBA", upright.size, "white")
+                made = _saved(Image.alpha_composite(white, upright.convert("RGBA")).convert("RGB"), "JPEG", quality=95)
         except Exception:
             raise ValueError(DAMAGED) from None
-        return png.getvalue()
+    if len(made) > max_bytes:
+        raise ValueError(TOO_MANY_BYTES)
+    return made
 
 
 def _open(encoded: bytes) -> Image.Image:
@@ -124,7 +164,10 @@ def _open(encoded: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(encoded), formats=_READABLE)
     except Exception:  # Pillow's readers raise all sorts of errors on bytes that only begin like a picture
-        raise ValueError(NOT_A_PICTURE) from None
+        beginning = encoded[:4096]
+        known = (name for name, start in _UNSUPPORTED_STARTS.items() if start.search(beginning))
+        name = next(known, None)
+        raise ValueError(unsupported(name) if name and name not in _READABLE else NOT_A_PICTURE) from None
 
 
 def _format(image: Image.Image) -> str:
@@ -134,27 +177,91 @@ def _format(image: Image.Image) -> str:
 
 def _for_graph(image: Image.Image, encoded: bytes) -> bool:
     name = _format(image)
-    return _plain_bitmap(image, encoded) if name == "BMP" else name in GRAPH_FORMATS
+    return _plain_bitmap(encoded) if name == "BMP" else name in ("JPEG", "PNG")
 
 
-def _plain_bitmap(image: Image.Image, encoded: bytes) -> bool:
+def _plain_bitmap(encoded: bytes) -> bool:
     """TensorFlow's decode_bmp takes 24 and 32 bits, and takes the indices of a palette for shades of grey."""
-    if len(encoded) < 54 or struct.unpack_from("<I", encoded, 14)[0] < 40:
+    if len(encoded) < 66 or struct.unpack_from("<I", encoded, 14)[0] < 40:
         return False
     bits, compression = struct.unpack_from("<HI", encoded, 28)
     masks = compression == 3 and encoded[54:66] == struct.pack("<III", 0xFF0000, 0xFF00, 0xFF)
-    return (compression == 0 or masks) and (bits in (24, 32) or (bits == 8 and image.mode == "L"))
+    return (compression == 0 or masks) and bits in (24, 32)
 
 
-def _decode(image: Image.Image, encoded: bytes) -> None:
-    """Raises ValueError where libjpeg, libpng or giflib in TensorFlow would give up."""
+def _scans(encoded: bytes) -> int:
+    """Scans of a JPEG, found by walking its segments as libjpeg does."""
+    scans, at = 0, 2
+    if encoded.count(b"\xff\xda") <= MAX_SCANS:
+        return 0
+    while scans <= MAX_SCANS and (marker := _JPEG_MARKER.search(encoded, at)):
+        at = marker.end()
+        kind = marker[0][1]
+        if kind == 0xD9:
+            break
+        scans += kind == 0xDA
+        at += max(2, int.from_bytes(encoded[at : at + 2], "big"))
+    return scans
+
+
+def _tile_pixels(image: Image.Image) -> int:
+    """Pixels of a TIFF's tile, which may be larger than the picture."""
+    tags: Any = getattr(image, "tag_v2", {})
     try:
-        if image.format != "PNG":
-            image.load()
-            return
-        # Pillow does without the last chunk, and libpng does not.
-        if b"IEND" not in encoded[-4096:]:
-            raise ValueError
-        image.load()
-    except Exception:
+        return int(tags.get(322, 0)) * int(tags.get(323, 0))
+    except (TypeError, ValueError):
         raise ValueError(DAMAGED) from None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The picture in a mode of 8 bits a channel: L, LA, RGB or RGBA.
+
+    16 bits keep their high byte. Integers of 32 bits and floats keep their values when all are within 0 to 255; floats
+    within 0 to 1 are times 255, integers within 0 to 65,535 keep their high byte, and all others are spread from
+    their own minimum to their own maximum. What is not a number becomes 0.
+    """
+    mode = image.mode
+    if mode.startswith("I") or mode == "F":
+        return Image.fromarray(_scaled(image))
+    if mode == "LAB":
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+    if mode in ("L", "LA", "RGB", "RGBA") and "transparency" not in image.info:
+        return image
+    if mode == "La":
+        return image.convert("LA")
+    return image.convert("RGBA" if image.has_transparency_data or mode == "RGBa" else "RGB")
+
+
+def _scaled(image: Image.Image) -> np.ndarray:
+    import numpy as np
+
+    values = np.asarray(image)
+    if image.mode == "F":
+        values = np.nan_to_num(values, nan=0.0)
+    # Pillow gives 16 bits the mode I where they are signed, or a PGM's.
+    if image.mode.startswith("I;16") or (image.format == "PPM" and image.mode == "I"):
+        bits = max(getattr(image, "tag_v2", {}).get(258, (16,)))
+        return (values >> (bits - 8)).astype("uint8")
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 65_535 or (image.mode == "F" and high > 255):
+        values = (values - low) * (255 / max(high - low, 1e-30))
+    elif high > 255:
+        values = values / 256
+    elif image.mode == "F" and high <= 1:
+        values = values * 255
+    return np.asarray(values).clip(0, 255).astype("uint8")
+
+
+def _turn_upright(image: Image.Image) -> None:
+    # Pillow also looks for an orientation in XMP, which the graph does not read.
+    for key in ("xmp", "XML:com.adobe.xmp"):
+        image.info.pop(key, None)
+    ImageOps.exif_transpose(image, in_place=True)
+
+
+def _saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.info = {}
+    image.save(stream, kind, **options)
+    return stream.getvalue()
