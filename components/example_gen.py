@@ -1,11 +1,12 @@
 """ExampleGen: every TFRecord below the data location becomes checked, uniform examples in a train and an eval split.
 
 In: feature `image` = encoded bytes, `label` = one-hot int64, integer index or class name.
-Out: `image` = the same bytes, `label` = int64[1] index into `data.classes`, `source` = record file below the location.
+Out: `image` = the same bytes, or a PNG where the graph does not decode them, `label` = int64[1] index into `data.classes`, `source` = record file below the location.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -28,6 +29,7 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
 from components import node_errors
+from components.transform import to_pixels
 from retake import images, records
 from retake.config import DataSection
 from retake.errors import RetakeError
@@ -48,6 +50,9 @@ NAMED = 3
 """Names in a message before the others are counted."""
 
 UNDECODABLE = "undecodable picture"
+
+JUDGED_SIZE = 1
+"""Side to which a picture is scaled when only its decoding matters."""
 
 _log = logging.getLogger("retake")
 
@@ -244,13 +249,12 @@ def uniform(example: tf.train.Example, source: str, settings: dict[str, Any]) ->
     values = example.features.feature["image"].bytes_list.value
     if len(values) != 1:
         raise ValueError("missing image")
-    encoded = values[0]
-    if reason := images.acceptable(encoded, int(settings["max_pixels"]), int(settings["max_bytes"])):
-        raise ValueError(reason)
+    limits = int(settings["max_pixels"]), int(settings["max_bytes"])
+    encoded = images.to_graph_format(values[0], *limits)
     try:
-        # The decoder of the serving graph is the judge: what it refuses would stop the training.
-        tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    except tf.errors.OpError:
+        # The serving graph is the judge: what it refuses would stop the training.
+        _judge(*limits)(tf.constant(encoded))
+    except tf.errors.InvalidArgumentError:
         raise ValueError(UNDECODABLE) from None
     return tf.train.Example(
         features=tf.train.Features(
@@ -260,6 +264,15 @@ def uniform(example: tf.train.Example, source: str, settings: dict[str, Any]) ->
                 "source": tf.train.Feature(bytes_list=tf.train.BytesList(value=[source.encode()])),
             }
         )
+    )
+
+
+@functools.cache
+def _judge(max_pixels: int, max_bytes: int) -> Any:
+    return tf.function(
+        lambda encoded: to_pixels(encoded, JUDGED_SIZE, max_pixels, max_bytes),
+        input_signature=[tf.TensorSpec([], tf.string)],
+        autograph=False,
     )
 
 

@@ -57,7 +57,7 @@ def build(
       A pipeline with the runtime parameters `data` and `models`.
     """
     examples = RecordsExampleGen(
-        RuntimeParameter(DATA_PARAMETER, str), config.data, _code(example_gen, images, records)
+        RuntimeParameter(DATA_PARAMETER, str), config.data, _code(example_gen, images, records, transform_graph)
     ).with_id("ExampleGen")
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     schema = SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=True)

@@ -181,12 +181,13 @@ def _for_graph(image: Image.Image, encoded: bytes) -> bool:
 
 
 def _plain_bitmap(encoded: bytes) -> bool:
-    """TensorFlow's decode_bmp takes 24 and 32 bits, and takes the indices of a palette for shades of grey."""
-    if len(encoded) < 66 or struct.unpack_from("<I", encoded, 14)[0] < 40:
+    """Of 24 or 32 bits, as decode_bmp takes indices of a palette for shades of grey, and of the exact length."""
+    if len(encoded) < 66:
         return False
-    bits, compression = struct.unpack_from("<HI", encoded, 28)
+    start, header, width, height, _, bits, compression = struct.unpack_from("<IIiiHHI", encoded, 10)
     masks = compression == 3 and encoded[54:66] == struct.pack("<III", 0xFF0000, 0xFF00, 0xFF)
-    return (compression == 0 or masks) and bits in (24, 32)
+    whole = len(encoded) == start + (width * bits + 31) // 32 * 4 * abs(height)
+    return header >= 40 and bits in (24, 32) and (compression == 0 or masks) and whole
 
 
 def _scans(encoded: bytes) -> int:
@@ -218,7 +219,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
     16 bits keep their high byte. Integers of 32 bits and floats keep their values when all are within 0 to 255; floats
     within 0 to 1 are times 255, integers within 0 to 65,535 keep their high byte, and all others are spread from
-    their own minimum to their own maximum. What is not a number becomes 0.
+    their own minimum to their own maximum. Infinities become the nearer end, and what is not a number the minimum.
     """
     mode = image.mode
     if mode.startswith("I") or mode == "F":
@@ -237,20 +238,21 @@ def _scaled(image: Image.Image) -> np.ndarray:
     import numpy as np
 
     values = np.asarray(image)
-    if image.mode == "F":
-        values = np.nan_to_num(values, nan=0.0)
     # Pillow gives 16 bits the mode I where they are signed, or a PGM's.
     if image.mode.startswith("I;16") or (image.format == "PPM" and image.mode == "I"):
         bits = max(getattr(image, "tag_v2", {}).get(258, (16,)))
         return (values >> (bits - 8)).astype("uint8")
-    low, high = float(values.min()), float(values.max())
-    if low < 0 or high > 65_535 or (image.mode == "F" and high > 255):
-        values = (values - low) * (255 / max(high - low, 1e-30))
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    values = np.nan_to_num(values.astype("float32"), nan=low, posinf=high, neginf=low)
+    if low < 0 or high > (255 if image.mode == "F" else 65_535):
+        with np.errstate(over="ignore"):
+            values = (values - low) * (255 / max(high - low, 1e-30))
     elif high > 255:
         values = values / 256
     elif image.mode == "F" and high <= 1:
         values = values * 255
-    return np.asarray(values).clip(0, 255).astype("uint8")
+    return values.clip(0, 255).astype("uint8")
 
 
 def _turn_upright(image: Image.Image) -> None:

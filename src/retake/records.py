@@ -14,6 +14,8 @@ import os
 import random
 import statistics
 import struct
+import sys
+import unicodedata
 import warnings
 import zlib
 from collections import Counter, defaultdict
@@ -79,8 +81,9 @@ def pack(
 ) -> str:
     """Packs class folders of pictures into one shuffled TFRecord; the same input gives the same bytes.
 
-    A folder's name is its class unless `mapping` says otherwise. Pictures that TensorFlow cannot decode
-    become PNG, unreadable and oversized files are skipped. The TFRecord appears at the end, whole.
+    A folder's name is its class unless `mapping` says otherwise; a name in decomposed Unicode, as macOS writes it, is
+    the same name. Pictures that the graph does not decode are converted, unreadable and oversized files are skipped.
+    The TFRecord appears at the end, whole.
 
     Args:
       images: Folder with one folder of pictures per class. It is only read.
@@ -96,7 +99,7 @@ def pack(
 
     Raises:
       UsageError: another ending, `out` exists, a mapping from a folder or to a class that is not there.
-      RetakeError: nothing to pack, or a file that cannot be read or written.
+      RetakeError: nothing to pack, a class folder that gives no picture, or a file that cannot be read or written.
 
     Example:
         >>> import tempfile
@@ -113,9 +116,11 @@ def pack(
     if not force and os.path.lexists(out):
         raise UsageError(_exists(out))
     folders = _folders(images)
-    _check_mapping(mapping, folders, classes, images)
-    label_of = {folder: mapping.get(folder, folder) for folder in folders}
-    left_out = [folder for folder in folders if label_of[folder] not in classes]
+    class_of = {_same(name): name for name in classes}
+    mapping = {_same(folder): label for folder, label in mapping.items()}
+    _check_mapping(mapping, folders, class_of, images)
+    label_of = {folder: class_of.get(_same(mapping.get(_same(folder), folder)), "") for folder in folders}
+    left_out = [folder for folder in folders if not label_of[folder]]
 
     packed: list[_File] = []
     converted: list[str] = []
@@ -138,6 +143,18 @@ def pack(
             f"or --map FOLDER=CLASS; folders here: {_names(folders) or 'none'}" + (f"; skipped: {found}" * bool(found))
         )
 
+    giving = {file.name.partition("/")[0] for file in packed}
+    for folder in folders:
+        if folder not in giving and folder not in left_out:
+            refused = [_listed(why, found) for why, names in skipped.items() if (found := _within(folder, names))]
+            raise RetakeError(
+                f"{images / folder} gives no picture of {label_of[folder]!r} ({'; '.join(refused) or 'it is empty'}); "
+                "add pictures or remove the folder"
+            )
+    missing = [name for name in classes if name not in label_of.values()]
+    if missing:
+        print(f"retake: warning: {images} has no folder for {_names(missing)}", file=sys.stderr)
+
     groups: dict[bytes, list[_File]] = defaultdict(list)
     for file in packed:
         groups[file.digest].append(file)
@@ -158,7 +175,7 @@ def pack(
     if left_out:
         lines.append(f"left out, neither a class nor mapped: {_names(left_out)}")
     if converted:
-        lines.append(_listed("made into PNG, TensorFlow cannot decode them as they are", converted))
+        lines.append(_listed("converted, the graph does not decode them as they are", converted))
     lines += [_listed(f"skipped, {reason}", names) for reason, names in sorted(skipped.items())]
     lines += _explain_identical(identical, conflicts, len(groups))
     if conflicts:
@@ -306,9 +323,10 @@ def label_index(example: Any, classes: list[str]) -> int:
     if label is None:
         raise ValueError(MISSING_LABEL)
     if isinstance(label, str):
-        if label not in classes:
+        names = [_same(name) for name in classes]
+        if _same(label) not in names:
             raise ValueError(UNKNOWN_CLASS)
-        return classes.index(label)
+        return names.index(_same(label))
     if len(label) == 1:
         if not 0 <= label[0] < len(classes):
             raise ValueError(LABEL_OUT_OF_RANGE)
@@ -398,12 +416,22 @@ def _files(folder: Path) -> list[Path]:
         raise RetakeError(f"pictures' folder {folder} cannot be read: {error.strerror}") from None
 
 
-def _check_mapping(mapping: dict[str, str], folders: list[str], classes: list[str], images: Path) -> None:
+def _check_mapping(mapping: dict[str, str], folders: list[str], class_of: dict[str, str], images: Path) -> None:
     for folder, label in mapping.items():
-        if label not in classes:
-            raise UsageError(f"{folder!r} is mapped to {label!r}, which is no class; classes are {_names(classes)}")
-        if folder not in folders:
+        if _same(label) not in class_of:
+            classes = _names(list(class_of.values()))
+            raise UsageError(f"{folder!r} is mapped to {label!r}, which is no class; classes are {classes}")
+        if folder not in map(_same, folders):
             raise UsageError(f"{folder!r} is mapped to {label!r}, but {images} has only {_names(folders)}")
+
+
+def _same(name: str) -> str:
+    """Equal for names that look the same: macOS decomposes letters with accents in the names of files."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _within(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.startswith(f"{folder}/")]
 
 
 def _load(path: Path, max_pixels: int, max_bytes: int) -> tuple[bytes, bool]:
@@ -414,15 +442,8 @@ def _load(path: Path, max_pixels: int, max_bytes: int) -> tuple[bytes, bool]:
         encoded = path.read_bytes()
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from None
-    reason = pictures.acceptable(encoded, max_pixels, max_bytes)
-    if reason == pictures.WRONG_FORMAT:
-        encoded = pictures.to_graph_format(encoded)
-        reason = pictures.TOO_MANY_BYTES if len(encoded) > max_bytes else None
-        if reason is None:
-            return encoded, True
-    if reason:
-        raise ValueError(reason)
-    return encoded, False
+    made = pictures.to_graph_format(encoded, max_pixels, max_bytes)
+    return made, made != encoded
 
 
 def _example(images: Path, file: _File, conflict: bool, max_pixels: int, max_bytes: int) -> bytes:

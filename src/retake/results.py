@@ -1,7 +1,7 @@
 """What pushed models answer: mean predicted distributions over a folder, and single predictions.
 
 A pushed model is a SavedModel at ``models/PIPELINE/VERSION/``. Its signature ``image_bytes`` takes
-string[batch], encoded JPEG, PNG, GIF or BMP, and returns ``probabilities`` float32[batch, classes],
+string[batch], encoded JPEG, PNG or BMP, and returns ``probabilities`` float32[batch, classes],
 ``classes`` string[batch, classes] (the names, the same in each row) and ``label`` string[batch].
 """
 
@@ -29,7 +29,7 @@ from retake import durable, seal
 from retake.config import DataSection
 from retake.errors import RetakeError
 from retake.files import open_regular
-from retake.images import TOO_MANY_BYTES, WRONG_FORMAT, acceptable, to_graph_format
+from retake.images import TOO_MANY_BYTES, to_graph_format
 from retake.terminal import in_lines, in_one_line
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def compare(images: Path, models: dict[str, Path], output: Path, trust: bool = F
     """Sets the mean predicted distributions of models over a folder of pictures side by side.
 
     All models are asked about the same pictures: one that any of them cannot decode is skipped for all.
-    Formats that the graph cannot decode (WebP, TIFF, …) are converted. Where pictures lie in folders named as
+    Formats that the graph does not decode (GIF, WebP, TIFF, …) are converted. Where pictures lie in folders named as
     classes of a model, its accuracy over those is told too.
 
     Args:
@@ -338,13 +338,7 @@ def _read(files: Sequence[Path], skipped: dict[Path, str]) -> dict[Path, bytes]:
 def _in_graph_format(file: Path) -> bytes:
     if file.stat().st_size > MAX_BYTES:
         raise ValueError(TOO_MANY_BYTES)
-    encoded = file.read_bytes()
-    reason = acceptable(encoded, MAX_PIXELS, MAX_BYTES)
-    if reason == WRONG_FORMAT:
-        return to_graph_format(encoded)
-    if reason:
-        raise ValueError(reason)
-    return encoded
+    return to_graph_format(file.read_bytes(), MAX_PIXELS, MAX_BYTES)
 
 
 def _ask(
