@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageCms, ImageOps
@@ -38,7 +39,7 @@ _READABLE = [
     if name in Image.OPEN
 ]
 
-_BRANDS = rb"\A[^\0]?[\0-\xff]{3}ftyp"
+_BRANDS = rb"\A.{4}ftyp"
 _UNSUPPORTED = {
     "HEIC": _BRANDS + rb"(heic|heix|heim|heis|hevc|hevx|mif1|msf1)",
     "AVIF": _BRANDS + rb"(avif|avis)",
@@ -139,8 +140,10 @@ def to_graph_format(encoded: bytes, max_pixels: int, max_bytes: int) -> bytes:
     with _open(encoded) as image:
         if max(image.width * image.height, _tile_pixels(image)) > max_pixels:
             raise ValueError(TOO_MANY_PIXELS)
-        if _format(image) == "JPEG" and _scans(encoded) > MAX_SCANS:
-            raise ValueError(TOO_MANY_SCANS)
+        if _format(image) == "JPEG":
+            _check_jpeg(encoded)
+        if _format(image) == "PNG":
+            _check_png(encoded)
         try:
             image.load()
             if _for_graph(image, encoded):
@@ -190,19 +193,28 @@ def _plain_bitmap(encoded: bytes) -> bool:
     return header >= 40 and bits in (24, 32) and (compression == 0 or masks) and whole
 
 
-def _scans(encoded: bytes) -> int:
-    """Scans of a JPEG, found by walking its segments as libjpeg does."""
-    scans, at = 0, 2
-    if encoded.count(b"\xff\xda") <= MAX_SCANS:
-        return 0
-    while scans <= MAX_SCANS and (marker := _JPEG_MARKER.search(encoded, at)):
-        at = marker.end()
-        kind = marker[0][1]
-        if kind == 0xD9:
-            break
+def _check_jpeg(encoded: bytes) -> None:
+    """Walks the segments as libjpeg does: Pillow stops at the last pixel, and TensorFlow reads on to the end."""
+    scans, at, kind = 0, 2, 0
+    while kind != 0xD9:
+        marker = _JPEG_MARKER.search(encoded, at)
+        if marker is None or (kind := marker[0][1]) < 0xC0:
+            raise ValueError(DAMAGED)
         scans += kind == 0xDA
-        at += max(2, int.from_bytes(encoded[at : at + 2], "big"))
-    return scans
+        if scans > MAX_SCANS:
+            raise ValueError(TOO_MANY_SCANS)
+        at = marker.end() + max(2, int.from_bytes(encoded[marker.end() : marker.end() + 2], "big"))
+
+
+def _check_png(encoded: bytes) -> None:
+    """Checks the chunks of pixels: Pillow stops at the last pixel, and TensorFlow reads on to the checksum."""
+    at, kind = 8, b""
+    while kind != b"IEND" and at + 12 <= len(encoded):
+        length, kind = struct.unpack_from(">I4s", encoded, at)
+        checksum = encoded[at + 8 + length : at + 12 + length]
+        if kind == b"IDAT" and checksum != zlib.crc32(encoded[at + 4 : at + 8 + length]).to_bytes(4, "big"):
+            raise ValueError(DAMAGED)
+        at += 12 + length
 
 
 def _tile_pixels(image: Image.Image) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -128,7 +129,7 @@ def test_what_cannot_train_is_dropped_and_counted_by_reason(data, said):
             example(b"", "red"),
             example(good[: len(good) // 2], "red"),
             example(png_of(20_000, 20_000), "red"),
-            example(encoded(Image.new("RGB", (9, 9)), "WEBP"), "red"),
+            example(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "red"),
             example(good, 7),
             example(good, [0, 0, 0, 0, 0, 0, 0, 1]),
             example(good, "mauve"),
@@ -144,7 +145,7 @@ def test_what_cannot_train_is_dropped_and_counted_by_reason(data, said):
         "empty": 1,
         "damaged or cut off": 1,
         "over the pixel limit": 1,
-        "format TensorFlow cannot decode": 1,
+        "HEIC is not supported; convert it to JPEG or PNG": 1,
         "label out of range": 2,
         "unknown class name": 1,
         "label neither an index, nor one-hot, nor a class name": 1,
@@ -153,6 +154,26 @@ def test_what_cannot_train_is_dropped_and_counted_by_reason(data, said):
     }
     [message] = said
     assert message.startswith("dropped 11 of 50 examples: ")
+
+
+def test_a_picture_that_the_graph_does_not_decode_becomes_a_png_and_copies_of_it_share_a_split(data):
+    gifs = [picture(number % 3, 200 + number, kind="GIF") for number in range(9)]
+    for copy in range(3):
+        write_records(data / f"copy{copy}.tfrecord", [example(gif, i % 3) for i, gif in enumerate(gifs)])
+    made = generate(data)
+    found = [image for image in column(everything(made), "image") if image.startswith(b"\x89PNG")]
+    assert Counter(Counter(found).values()) == {3: 9}
+    assert not images_of(made, "train") & images_of(made, "eval")
+
+
+def test_a_class_name_may_be_written_in_decomposed_unicode(data):
+    names = ["crème", "jalapeño", "blue"]
+    written = [unicodedata.normalize("NFD", name) for name in names]
+    write_records(
+        data / "some.tfrecord", [example(picture(i, seed), written[i]) for i in range(3) for seed in range(20)]
+    )
+    made = generate(data, classes=names)
+    assert Counter(column(everything(made), "label")) == {0: 20, 1: 20, 2: 20}
 
 
 def test_more_dropped_than_allowed_stops_with_the_counts(data):

@@ -5,6 +5,7 @@ import io
 import os
 import random
 import struct
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -155,8 +156,33 @@ def test_a_mapping_from_a_missing_folder_names_the_folders(folder, out):
         records.pack(folder, out, CLASSES, {"hard taco": "taco"})
 
 
-def test_a_class_without_a_folder_is_told(folder, out):
+def test_a_class_without_a_folder_is_told_and_warned_about(folder, out, capsys):
     assert "none: no folder is named or mapped to 'pizza'" in records.pack(folder, out, [*CLASSES, "pizza"], {})
+    assert capsys.readouterr().err == f"retake: warning: {folder} has no folder for 'pizza'\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [({}, "it is empty"), ({"a.heic": b"\0\0\0\x18ftypheic"}, r"HEIC is not supported; .*: 1 \(pizza/a.heic\)")],
+    ids=["empty", "refused"],
+)
+def test_a_class_folder_that_gives_no_picture_ends_the_packing(folder, out, files, why):
+    (folder / "pizza").mkdir()
+    for name, content in files.items():
+        (folder / "pizza" / name).write_bytes(content)
+    with pytest.raises(RetakeError, match=rf"pizza gives no picture of 'pizza' \({why}\); add pictures or remove"):
+        records.pack(folder, out, [*CLASSES, "pizza"], {})
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("on_disk", "configured"), [("NFD", "NFC"), ("NFC", "NFD"), ("NFD", "NFD")])
+def test_a_folder_in_decomposed_unicode_is_the_class_of_the_same_name(folder, out, on_disk, configured):
+    save(folder / unicodedata.normalize(on_disk, "jalapeño") / "a.jpg", seed=70)
+    save(folder / unicodedata.normalize(on_disk, "crème brûlée") / "b.jpg", seed=71)
+    name = unicodedata.normalize(configured, "jalapeño")
+    mapping = {unicodedata.normalize(configured, "crème brûlée"): unicodedata.normalize("NFC", "jalapeño")}
+    records.pack(folder, out, [*CLASSES, name], mapping)
+    assert [text(each, "label") for each in records.read(out)].count(name) == 2
 
 
 def test_webp_becomes_png_and_is_reported(folder, out):
