@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sqlite3
 import sys
-import threading
 from pathlib import Path
-from typing import Any
 
-from kubeflow.emulator.service import HOST, Emulator, serve
+from kubeflow.emulator.server import HOST, listen, server
+from kubeflow.emulator.service import Emulator
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -24,28 +24,26 @@ def main(arguments: list[str] | None = None) -> None:
         "--parallel", type=int, default=os.cpu_count(), metavar="N", help="tasks that run at once (%(default)s)"
     )
     options = parser.parse_args(arguments)
+    history = options.root / "emulator.sqlite"
     try:
         emulator = Emulator(options.root.resolve(), max(1, options.parallel))
+        listener = listen(options.port)
+        serving = server(emulator)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, serving.handle_exit)
+        left = emulator.go_on()
     except OSError as error:
         raise SystemExit(f"{options.root} cannot be written to ({error.strerror}): give another --root") from None
-    try:
-        server = serve(emulator, options.port)
-    except (OSError, OverflowError) as error:
-        raise SystemExit(f"port {options.port} of {HOST} cannot be served ({error}): give another --port") from None
-
-    def end(number: int, frame: Any) -> None:
-        threading.Thread(target=server.shutdown).start()
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
-    left = emulator.go_on()
+    except (sqlite3.Error, ValueError) as error:
+        told = f"{history} cannot be read ({error})"
+        raise SystemExit(f"{told}: move it away to begin without history, or give another --root") from None
     print(
-        f"Vertex AI Pipelines at http://{HOST}:{server.server_address[1]} · history and logs in {options.root}",
+        f"Vertex AI Pipelines at http://{HOST}:{listener.getsockname()[1]} · history and logs in {options.root}",
         flush=True,
     )
     if left:
         print(f"{left} unfinished job{'s' * (left > 1)} taken up again", flush=True)
-    server.serve_forever()
+    serving.run([listener])
     emulator.leave()
     sys.stdout.flush()
     os._exit(0)  # Threads that wait for processes have nothing left to do.

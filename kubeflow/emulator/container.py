@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from kubeflow.emulator import files, values
-from kubeflow.emulator.expressions import substitute, walk
+from kubeflow.emulator.expressions import MAX_FILLED, substitute, walk
 from kubeflow.emulator.process import HEADER, Processes, tail
 from kubeflow.emulator.record import FAILED, Outcome, Record
+from kubeflow.emulator.refusals import ApiError, read_message
 from kubeflow.emulator.values import Document
 
 _KEY = ("image", "command", "args", "env", "lifecycle")
 """What of a container decides about its outputs, and so belongs to the cache's key."""
+_OUTPUT_FILE = "executor_output.json"
 _ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b")
 
 
@@ -54,9 +56,10 @@ class Container:
         self._record, self._detail, self._task, self._component = record, detail, task, component
         self._spec, self._log, self._store = spec, log, record.store
         self._context = record.document["pipelineSpec"]["pipelineInfo"]["name"]
-        root = record.document["runtimeConfig"]["gcsOutputDirectory"].rstrip("/")
+        self._root = record.document["runtimeConfig"]["gcsOutputDirectory"].rstrip("/")
         project = record.parent.split("/")[1]
-        self._folder = f"{root}/{project}/{record.job_id}/{detail['taskName']}_{detail['taskId']}"
+        self._place = f"{project}/{record.job_id}/{detail['taskName']}_{detail['taskId']}"
+        self._folder = f"{self._root}/{self._place}"
         self._definitions = component.get("outputDefinitions", {})
         self._view: Document = {"inputs": taken}
 
@@ -95,16 +98,27 @@ class Container:
         if parameters:
             files.make_folder(f"{self._folder}/output_parameters")
         self._view["outputs"] = {
-            "outputFile": f"{self._folder}/executor_output.json",
+            "outputFile": f"{self._folder}/{_OUTPUT_FILE}",
             "parameters": {key: {"outputFile": f"{self._folder}/output_parameters/{key}"} for key in parameters},
             "artifacts": values.for_tasks({key: [each] for key, each in outputs.items()}),
         }
-        files.remove(self._view["outputs"]["outputFile"])  # Of an attempt that a crash has ended.
+        files.remove(self._root, f"{self._place}/{_OUTPUT_FILE}")  # Of an attempt that a crash has ended.
         return outputs
 
     def _output(self) -> Document:
-        # NaN is no JSON for others; as a text it goes everywhere.
-        return json.loads(files.read(self._view["outputs"]["outputFile"]) or "{}", parse_constant=str)
+        """What a command has told of its outputs.
+
+        Raises:
+          TaskError: it is not an ExecutorOutput.
+        """
+        file = self._view["outputs"]["outputFile"]
+        try:
+            # NaN is no JSON for others; as a text it goes everywhere.
+            told = values.read_json(files.read(file) or "{}", str)
+            read_message(told, "ExecutorOutput", ignore_unknown_fields=True)
+        except (ValueError, ApiError) as error:
+            raise TaskError(f"{file} cannot be read: {error}") from None
+        return told
 
     def _heed(self, hook_output: Document, outputs: dict[str, Document]) -> None:
         """Adds what a hook found to what the command is told, and the cache asked."""
@@ -132,8 +146,8 @@ class Container:
         for attempt in range(1, tries + 1):
             with _slot(slots, processes.stopped):
                 if job == "mainJob":  # An attempt finds nothing of the one before.
-                    for artifact in self._view["outputs"]["artifacts"].values():
-                        files.remove(artifact["artifacts"][0]["uri"])
+                    for key in self._view["outputs"]["artifacts"]:
+                        files.remove(self._root, f"{self._place}/{key}")
                 self._record.note_process(self._detail, job, None)
                 self._record.enter(self._detail, "RUNNING")
                 started = partial(self._record.note_process, self._detail, job)
@@ -152,8 +166,10 @@ class Container:
     def _command(self, container: Document) -> list[str]:
         if not container.get("command"):
             raise TaskError("it names no command, and the entry point of its image is not known here")
+        words: list[str] = []
         try:
-            words = [substitute(word, self._find) for word in [*container["command"], *container.get("args", [])]]
+            for word in [*container["command"], *container.get("args", [])]:
+                words.append(substitute(word, self._find, MAX_FILLED - sum(map(len, words))))
         except LookupError as error:
             raise TaskError(error.args[0]) from None
         return [sys.executable if words[0] in ("python", "python3") else words[0], *words[1:]]

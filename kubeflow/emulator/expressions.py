@@ -10,7 +10,8 @@ from functools import reduce
 from typing import Any
 
 _STEP = re.compile(r"\.?(?:\['([^']*)'\]|\[(\d+)\]|([\w-]+))")
-_PLACEHOLDER = re.compile(r"\{\{\$(.*?)\}\}", re.DOTALL)
+# A path has no braces; so a text of opening ones only is read once, and not once for each.
+_PLACEHOLDER = re.compile(r"\{\{\$([^{}]*)\}\}")
 _TOKEN = re.compile(
     r"""\s*(?:(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<number>-?\d+(?:\.\d+)?(?![\w.:-]))"""
     r"""|(?P<path>\w[\w-]*(?:\.[\w-]+|\['[^']*'\]|\[\d+\])*)|(?P<symbol>&&|\|\||[<>!=]=|[<>=:!()+*]))"""
@@ -23,6 +24,10 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
 }
+MAX_LENGTH, MAX_DEPTH = 4096, 32
+"""How long a condition or a filter may be, and how deep its parentheses and negations may be nested."""
+MAX_FILLED = 4 * 2**20
+"""How many characters a command may have with its placeholders filled; no system takes more."""
 _Value = Callable[[Any], Any]
 _TYPED = ("number_value", "string_value", "bool_value")
 
@@ -46,18 +51,29 @@ def placeholders(text: str) -> list[str]:
     return _PLACEHOLDER.findall(text)
 
 
-def substitute(text: str, find: Callable[[str], Any]) -> str:
+def substitute(text: str, find: Callable[[str], Any], most: int = MAX_FILLED) -> str:
     """Fills the placeholders `{{$…}}` in a text.
 
+    Args:
+      text: is returned with what they stand for.
+      find: returns that for a path, or None.
+      most: how many characters may become of it.
+
     Raises:
-      LookupError: there is nothing to fill in.
+      LookupError: there is nothing to fill in, or it becomes too long.
     """
+    length = len(text)
 
     def value(match: re.Match[str]) -> str:
+        nonlocal length
         found = find(match[1])
         if found is None:
             raise LookupError(f"{match[0]} stands for nothing in this task")
-        return found if isinstance(found, str) else json.dumps(found)
+        told = found if isinstance(found, str) else json.dumps(found)
+        length += len(told)
+        if length > most:
+            raise LookupError(f"with its placeholders filled, it has more than {MAX_FILLED} characters")
+        return told
 
     return _PLACEHOLDER.sub(value, text)
 
@@ -93,7 +109,11 @@ def parse(text: str, judge: Callable[[str, str, Any], Any] | None = None) -> Cal
 
 class _Parser:
     def __init__(self, text: str, judge: Callable[[str, str, Any], Any] | None) -> None:
-        self.text, self.judge, self.tokens, at = text, judge, [], 0
+        if len(text) > MAX_LENGTH:
+            raise ValueError(
+                f"invalid filter or condition: it has {len(text)} characters; at most {MAX_LENGTH} are read"
+            )
+        self.text, self.judge, self.tokens, self.depth, at = text, judge, [], 0, 0
         while at < len(text.rstrip()):
             match = _TOKEN.match(text, at)
             if not match:
@@ -114,9 +134,18 @@ class _Parser:
             terms.append(self.any_of(level + 1))
         return (lambda document: combine(term(document) for term in terms)) if len(terms) > 1 else terms[0]
 
+    def deeper(self, part: Callable[[], _Value]) -> _Value:
+        """Reads a part that is within another."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise ValueError(f"invalid filter or condition: it is nested more than {MAX_DEPTH} deep")
+        read = part()
+        self.depth -= 1
+        return read
+
     def term(self) -> _Value:
         if self.next("!", "NOT"):
-            negated = self.term()
+            negated = self.deeper(self.term)
             return lambda document: not negated(document)
         path = self.tokens[0][1] if self.tokens else ""
         left = self.operand(literal=False)
@@ -138,7 +167,7 @@ class _Parser:
 
     def atom(self, literal: bool) -> _Value:
         if self.next("("):
-            inner = self.any_of(0)
+            inner = self.deeper(lambda: self.any_of(0))
             if not self.next(")"):
                 raise ValueError(f"invalid filter or condition {self.text!r}: a parenthesis is not closed")
             return inner
@@ -161,10 +190,29 @@ class _Parser:
     @staticmethod
     def compare(left: Any, sign: str, right: Any) -> bool:
         if isinstance(left, str) and isinstance(right, str) and "*" in right and sign in ("=", "!=", ":"):
-            alike = re.fullmatch(".*".join(map(re.escape, right.split("*"))), left, re.DOTALL)
-            return bool(alike) == (sign != "!=")
+            return matches(right, left) == (sign != "!=")
         if sign == ":":
             return left is not None if right == "*" else right in (left or ())
         if sign in _ORDER:
             return type(left) in (int, float, type(right)) and _ORDER[sign](left, right)
         return (left == right) == (sign != "!=")
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Tells whether a text is like a pattern, where `*` stands for any characters.
+
+    Each part of the pattern is looked for once, behind the one before: what a page asks for must not take long.
+    """
+    first, *parts = pattern.split("*")
+    if not parts:
+        return text == first
+    *middle, last = parts
+    if not text.startswith(first):
+        return False
+    at, end = len(first), len(text) - len(last)
+    for part in middle:
+        found = text.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return at <= end and text.endswith(last)

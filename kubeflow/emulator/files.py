@@ -6,27 +6,53 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+MAX_BYTES = 16 * 2**20
+"""The largest file that is read: what tasks tell of their outputs has a few thousand bytes."""
+
 
 def read(uri: str) -> str | None:
-    """The text of a file, or None where there is none."""
+    """The text of a file, or None where there is none.
+
+    Raises:
+      ValueError: it is too large, or is not UTF-8.
+    """
     if uri.startswith("gs://"):
         blob = _blob(uri)
-        return blob.download_as_text() if blob.exists() else None
-    return Path(uri).read_text() if Path(uri).is_file() else None
+        content = blob.download_as_bytes() if blob.exists() else None
+    elif Path(uri).is_file():
+        with Path(uri).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    else:
+        content = None
+    if content and len(content) > MAX_BYTES:
+        raise ValueError(f"{uri} has more than {MAX_BYTES} bytes")
+    return None if content is None else content.decode()
 
 
-def remove(uri: str) -> None:
-    """Removes a file or a folder with all in it, where it exists."""
-    if uri.startswith("gs://"):
-        blob = _blob(uri)
+def remove(root: str, place: str) -> None:
+    """Removes a file or a folder with all in it, where it exists. Of a link, its target stays.
+
+    Args:
+      root: what is below it may be removed.
+      place: the path from there.
+
+    Raises:
+      OSError: it cannot be removed, or a link leads to it, perhaps out of the root.
+    """
+    if root.startswith("gs://"):
+        blob = _blob(f"{root}/{place}")
         prefix = blob.name.rstrip("/")
         for each in blob.bucket.list_blobs(prefix=prefix):
             if each.name == prefix or each.name.startswith(f"{prefix}/"):
                 each.delete()
-    elif Path(uri).is_dir():
-        shutil.rmtree(uri)
+        return
+    path = Path(root or "/").resolve() / place
+    if path.parent.resolve() != path.parent:
+        raise OSError(f"{path} is not removed, because a link leads to it")
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
     else:
-        Path(uri).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def make_folder(uri: str) -> None:

@@ -14,10 +14,13 @@ from kubeflow.emulator import values
 from kubeflow.emulator.container import Container, TaskError, find
 from kubeflow.emulator.expressions import holds, substitute, walk
 from kubeflow.emulator.graph import dependencies, inputs, producer
-from kubeflow.emulator.process import Processes, end_leftover
+from kubeflow.emulator.process import Processes
 from kubeflow.emulator.record import CANCELLED, DONE, FAILED, FINAL, INTERNAL, UNAVAILABLE, Outcome, Record
 from kubeflow.emulator.store import Store, now
 from kubeflow.emulator.values import Artifacts, Document
+
+_THREADS = 64
+"""Tasks of one graph that are under way at once; most of them wait for a process to end."""
 
 
 @dataclass
@@ -39,28 +42,26 @@ class Job:
         self._spec = document["pipelineSpec"]
         self._context = self._spec["pipelineInfo"]["name"]
         self._failed = False
-        self._processes = Processes()
+        self._processes = Processes(logs)
         self._left = False
 
     def run(self) -> None:
         """Runs the job, or what is left of it, to its end."""
         record = self._record
         for detail in record.details:
-            if detail["state"] not in FINAL:
-                end_leftover(log_file(self._logs, detail["taskId"]), record.process(detail))
-                if "executorDetail" in detail:
-                    message = "The emulator was ended while the task ran; it is run again."
-                    record.enter(detail, "PENDING", {"code": UNAVAILABLE, "message": message})
+            if detail["state"] not in FINAL and "executorDetail" in detail:
+                message = "The emulator was ended while the task ran; it is run again."
+                record.enter(detail, "PENDING", {"code": UNAVAILABLE, "message": message})
         with record.lock:
             if record.document["state"] == "PIPELINE_STATE_CANCELLING":
                 self._processes.stopped.set()
             else:
                 record.change(state="PIPELINE_STATE_RUNNING", startTime=record.document.get("startTime", now()))
         root = record.begin(record.job_id, record.job_id, "system.Run")
-        scope = Scope(root, parameters=self._given())
-        record.took(root, scope.parameters)
-        record.enter(root, "RUNNING")
         try:
+            scope = Scope(root, parameters=self._given())
+            record.took(root, scope.parameters)
+            record.enter(root, "RUNNING")
             outcome = self._run_graph(self._spec["root"], scope)
         except Exception as error:
             outcome = Outcome("FAILED", error={"code": INTERNAL, "message": f"{type(error).__name__}: {error}"})
@@ -78,6 +79,14 @@ class Job:
         threading.Thread(target=self._processes.stop, daemon=True).start()
         return True
 
+    def told(self) -> Document:
+        """The job's document as of its last change."""
+        return json.loads(self._record.text())
+
+    def save(self) -> bool:
+        """Writes what a full disk has kept from being written, and tells whether it could."""
+        return self._record.save()
+
     def leave(self) -> None:
         """Ends the job's processes, and leaves what is told of it for another emulator to take up."""
         self._left = True
@@ -88,7 +97,7 @@ class Job:
         upstream = {name: dependencies(task, tasks) for name, task in tasks.items()}
         running: dict[Future[Outcome], str] = {}
         waiting = dict(tasks)
-        with ThreadPoolExecutor(len(tasks)) as pool:
+        with ThreadPoolExecutor(min(len(tasks), _THREADS)) as pool:
             while True:
                 for name in [name for name in waiting if upstream[name] <= scope.done.keys()]:
                     running[pool.submit(self._run_task, name, waiting.pop(name), upstream[name], scope)] = name

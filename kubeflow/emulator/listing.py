@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,7 +13,7 @@ from kubeflow.emulator.expressions import parse, walk
 
 Document = dict[str, Any]
 
-PAGE = 100
+PAGE, MAX_PAGE = 100, 1000
 
 _EQUAL, _WILD, _ORDERED = ("=", "!="), ("=", "!=", ":"), ("=", "!=", "<", ">", "<=", ">=")
 _SIGNS = {
@@ -46,13 +46,16 @@ def wanted(text: str) -> Callable[[Document], bool]:
     return lambda job: bool(holds(_view(job)))
 
 
-def in_order(jobs: list[Document], text: str) -> list[Document]:
-    """Sorts jobs by a text such as `create_time desc, end_time`.
+def in_order(jobs: Iterable[Document], text: str) -> Iterable[Document]:
+    """Sorts jobs by a text such as `create_time desc, end_time`; an empty one leaves them as they come.
 
     Raises:
       ValueError: it names no such order.
     """
-    for field in reversed(text.split(",") if text.strip() else []):
+    fields = text.split(",") if text.strip() else []
+    if len(fields) > len(_TIMES):
+        raise ValueError(f"invalid order_by: it names {len(fields)} times; at most {len(_TIMES)} are taken")
+    for field in reversed(fields):
         match = re.fullmatch(rf"\s*({'|'.join(_TIMES)})(?:\s+(asc|desc))?\s*", field)
         if not match:
             raise ValueError(f"invalid order_by {field.strip()!r}: it is one of {', '.join(_TIMES)}, and asc or desc")
@@ -70,7 +73,7 @@ def page(size: str, token: str) -> slice:
         if not re.fullmatch("[0-9]{0,9}", value):
             raise ValueError(f"invalid {name} {value!r}")
     start = int(token or 0)
-    return slice(start, start + (int(size or 0) or PAGE))
+    return slice(start, start + min(int(size or 0) or PAGE, MAX_PAGE))
 
 
 def _judge(path: str, sign: str, value: Any) -> Any:

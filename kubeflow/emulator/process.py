@@ -1,12 +1,12 @@
-"""Runs a task's command as a process of its own, and takes everything it started with it, as a container would."""
+"""Runs a task's command under a supervisor, which takes everything it started with it, as a container would."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,13 +19,22 @@ TAIL_BYTES = 256 * 1024
 HEADER = "$ "
 """How the line of a log begins that tells the command."""
 
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_MARK = "VERTEX_EMULATOR_LOGS"
+"""The variable in a task's environment that tells whose task it is."""
+
 
 class Processes:
-    """The processes of one job."""
+    """The processes of one job.
 
-    def __init__(self) -> None:
+    Args:
+      logs: the folder of the emulator's logs.
+    """
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
         self._lock = threading.Lock()
-        self._running: set[int] = set()
+        self._running: set[subprocess.Popen[bytes]] = set()
         self.stopped = threading.Event()
 
     def run(self, command: list[str], environment: dict[str, str], log: Path, started: Callable[[int], None]) -> int:
@@ -34,36 +43,33 @@ class Processes:
         Args:
           command: program and arguments; no shell looks at them.
           environment: on top of this process's own.
-          log: gets its output, and stays locked as long as any process of the task lives.
+          log: gets its output.
           started: is told the process's id.
         """
+        log.touch(0o600)
         with log.open("ab") as output:
-            fcntl.flock(
-                output, fcntl.LOCK_EX
-            )  # Inherited with the output: after a crash it tells whether the task lives.
-            output.write(f"{HEADER}{' '.join(shlex.join(command)[:300].split())}\n".encode())
+            output.write(f"{HEADER}{' '.join(shlex.join(command)[:300].split())}\n".encode(errors="replace"))
             output.flush()
             with self._lock:
                 if self.stopped.is_set():
                     return -signal.SIGTERM
+                # The supervisor does without the environment's packages, so it is there at once.
+                supervisor = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(os.getpid())]
                 process = subprocess.Popen(
-                    command,
-                    env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+                    [*supervisor, *command],
+                    env={**os.environ, "PYTHONUNBUFFERED": "1", **environment, _MARK: str(self._logs)},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
-                self._running.add(process.pid)
-        started(process.pid)
-        # Not reaped yet, its id cannot belong to somebody else's process.
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        with self._lock:
-            self._running.remove(process.pid)
-            _signal(process.pid, signal.SIGKILL)
-        process.wait()
-        end_leftover(log, None)
-        return process.returncode
+                self._running.add(process)
+        try:
+            started(process.pid)
+            return process.wait()
+        finally:
+            with self._lock:
+                self._running.remove(process)
 
     def stop(self, grace: float = GRACE) -> None:
         """Ends all processes and lets none begin."""
@@ -72,37 +78,36 @@ class Processes:
         end = time.monotonic() + grace
         while self._running and time.monotonic() < end:
             time.sleep(0.05)
-        self._signal(signal.SIGKILL)
+        self._signal(signal.SIGUSR1)
 
     def _signal(self, number: int) -> None:
         with self._lock:
-            for pid in self._running:
-                _signal(pid, number)
+            for process in self._running:
+                process.send_signal(number)
 
 
-def end_leftover(log: Path, group: int | None) -> None:
-    """Ends what still runs of a task: it would write where the task's next attempt does.
+def end_leftovers(logs: Path) -> None:
+    """Ends what an emulator has left that was killed together with its supervisors.
 
     Args:
-      log: of the task; whoever writes to it belongs to the task, in whatever session.
-      group: of the processes that an emulator which was killed has left.
+      logs: the folder of its logs.
     """
-    if not log.exists():
-        return
+    import psutil
+
+    def left() -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):  # Of somebody else, or ended.
+                if process.environ().get(_MARK) == str(logs) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
     end = time.monotonic() + GRACE
-    with log.open("ab") as output:
-        while time.monotonic() < end:
-            try:
-                fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if group:  # The lock is held, so the group is still the task's.
-                    _signal(group, signal.SIGKILL)
-            for descriptor in Path("/proc").glob("[0-9]*/fd/[12]"):
-                with suppress(OSError):
-                    if descriptor.samefile(log):
-                        os.kill(int(descriptor.parts[2]), signal.SIGKILL)
-            time.sleep(0.05)
+    while (found := left()) and time.monotonic() < end:
+        for process in found:
+            with suppress(psutil.Error):
+                process.kill()
+        time.sleep(0.05)
 
 
 def tail(log: Path, since: int = 0) -> bytes:
@@ -111,9 +116,4 @@ def tail(log: Path, since: int = 0) -> bytes:
         return b""
     with log.open("rb") as content:
         content.seek(max(since, log.stat().st_size - TAIL_BYTES))
-        return content.read()
-
-
-def _signal(group: int, number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
+        return content.read(TAIL_BYTES)

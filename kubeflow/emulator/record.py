@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
+import sqlite3
 import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubeflow.emulator.expressions import walk
 from kubeflow.emulator.store import Store, now
 from kubeflow.emulator.values import Artifacts, Document, for_api
 
@@ -33,7 +34,10 @@ class Outcome:
 
 
 class Record:
-    """A job's document. A task's part of it is called its detail."""
+    """A job's document. A task's part of it is called its detail.
+
+    Changes are written at once. Where the disk is full they are kept, and written with the next one or by `save`.
+    """
 
     def __init__(self, document: Document, store: Store) -> None:
         self.document, self.store = document, store
@@ -79,9 +83,9 @@ class Record:
                 detail["pipelineTaskStatus"].append(status)
                 detail["execution"]["state"] = _EXECUTION.get(state, state)
                 detail["state"] = state
-                if state != "PENDING":
+                if state != "PENDING":  # A task that only waits has left nothing that another emulator must know.
                     detail.setdefault("startTime", now())
-                self._save()
+                    self._save()
 
     def took(self, detail: Document, parameters: Document, artifacts: Artifacts | None = None) -> None:
         """Notes a task's inputs."""
@@ -115,19 +119,25 @@ class Record:
         with self.lock:
             told = detail.setdefault("executorDetail", {}).setdefault("containerDetail", {})
             told[job] = f"{self.parent}/customJobs/{pid}" if pid else ""
-            self._save()
-
-    @staticmethod
-    def process(detail: Document) -> int | None:
-        """The id of the process that a task ran last, if it did."""
-        told = walk(detail, ".executorDetail.containerDetail") or {}
-        job = told.get("mainJob") or told.get("preCachingCheckJob")
-        return int(job.rpartition("/")[2]) if job else None
 
     @staticmethod
     def _note(detail: Document, direction: str, values: Document) -> None:
         detail["execution"]["metadata"].update({f"{direction}:{key}": value for key, value in values.items()})
 
+    def text(self) -> str:
+        """The document as JSON."""
+        with self.lock:
+            return json.dumps(self.document)
+
+    def save(self) -> bool:
+        """Writes the document, and tells whether it could."""
+        try:
+            with self.lock:
+                self.store.update_job(self.document["name"], self.text())
+        except sqlite3.Error:
+            return False
+        return True
+
     def _save(self) -> None:
         self.document["updateTime"] = now()
-        self.store.update_job(self.document)
+        self.save()

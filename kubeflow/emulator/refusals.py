@@ -18,10 +18,21 @@ from kubeflow.emulator.values import constant, plain
 
 _JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
 _LABEL = re.compile(r"[^\W\d_][\w-]{0,62}:[\w-]{0,63}")
-_ROOT = re.compile(r"gs://[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9](/.*)?|/.*")
+_PARENT = re.compile(r"projects/[a-zA-Z0-9][\w.:-]{0,127}/locations/[a-zA-Z0-9][\w-]{0,62}")
+_ROOT = re.compile(r"(gs://[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9](?=/|$)|/)[^\x00-\x1f\x7f]*")
 _NAMED = re.compile(r"\.?(inputs|outputs)\.(artifacts|parameters)\['([^']*)'\]")
 _SCHEMAS = ("2.0.0", "2.1.0")
 _KINDS = ("container", "resolver", "importer")
+MAX_TASKS, MAX_DEPTH = 1000, 20
+"""How many tasks a job may have, with those of graphs within graphs, and how deep these may be nested."""
+_NAMES = {
+    "task": (".dag.tasks",),
+    "input": (".inputDefinitions.artifacts", ".inputDefinitions.parameters"),
+    "output": (".outputDefinitions.artifacts", ".outputDefinitions.parameters"),
+}
+"""What has names that become names of files and folders, or parts of placeholders."""
+_TAKEN = ("executor_output.json", "output_parameters")
+"""What lies beside the outputs of a task."""
 _WIRES = {"artifacts": "Artifact", "parameters": "Parameter"}
 _CHECKS: dict[str, Any] = {
     "STRING": lambda value: isinstance(value, str),
@@ -46,20 +57,22 @@ def invalid(message: str) -> ApiError:
     return ApiError(400, "INVALID_ARGUMENT", message)
 
 
-def check(job_id: str, job: dict[str, Any]) -> None:
+def check(parent: str, job_id: str, job: dict[str, Any]) -> None:
     """Checks a job that is to be created, and brings it into the form that the service reads.
 
     Raises:
       ApiError: it cannot be.
     """
+    if not _PARENT.fullmatch(parent):
+        raise invalid(f"Invalid parent {parent!r}: it must be projects/PROJECT/locations/LOCATION.")
     if not _JOB_ID.fullmatch(job_id):
         raise invalid(f"Invalid pipeline job ID {job_id!r}: it must match [a-z][-a-z0-9]{{0,127}}.")
     spec = job.get("pipelineSpec", job.get("pipeline_spec"))
     if not isinstance(spec, dict) or not spec:
         raise invalid("pipeline_spec is required: templates from a registry are not read here.")
-    read = _read(job, "PipelineJob")
-    spec = read["pipelineSpec"] = _read(spec, "PipelineSpec")
-    spec["deploymentSpec"] = _read(spec.get("deploymentSpec", {}), "PipelineDeploymentConfig")
+    read = read_message(job, "PipelineJob")
+    spec = read["pipelineSpec"] = read_message(spec, "PipelineSpec")
+    spec["deploymentSpec"] = read_message(spec.get("deploymentSpec", {}), "PipelineDeploymentConfig")
     job.clear()
     job.update(read)
     if len(job.get("displayName", "")) > 128:
@@ -84,6 +97,8 @@ def check(job_id: str, job: dict[str, Any]) -> None:
     if isinstance(config.get("failurePolicy"), int):
         raise invalid(f"Invalid runtime_config.failure_policy {config['failurePolicy']}.")
     _check_parameters(spec, config)
+    _check_names(spec)
+    _check_nesting(spec)
     _check_graph("root", spec.get("root", {}), spec)
     for name, component in spec.get("components", {}).items():
         _check_component(name, component, spec)
@@ -105,14 +120,19 @@ def _messages() -> dict[str, Any]:
     return {**runpy.run_path(str(file)), "PipelineJob": type(PipelineJob.pb(PipelineJob()))}
 
 
-def _read(document: Any, message: str) -> dict[str, Any]:
+def read_message(document: Any, message: str, **options: bool) -> dict[str, Any]:
     """A document in the one form of all that JSON allows for a message: camelCase, enums by name, no defaults.
+
+    Args:
+      options: of `json_format.ParseDict`.
 
     Raises:
       ApiError: it has what the message does not have.
     """
     try:
-        return json_format.MessageToDict(json_format.ParseDict(document, _messages()[message]()))
+        return json_format.MessageToDict(json_format.ParseDict(document, _messages()[message](), **options))
+    except RecursionError:
+        raise invalid(f"The {message} is nested too deep.") from None
     except (json_format.Error, AttributeError, TypeError, ValueError) as error:
         raise invalid(f"The {message} is malformed: {str(error).splitlines()[0]}") from None
 
@@ -141,6 +161,41 @@ def _type(declared: dict[str, Any]) -> Any:
 
 def _fits(value: Any, declared: dict[str, Any]) -> bool:
     return _CHECKS.get(_type(declared), lambda _: True)(value)
+
+
+def _check_names(spec: dict[str, Any]) -> None:
+    for where, component in {"root": spec.get("root", {}), **spec.get("components", {})}.items():
+        for kind, paths in _NAMES.items():
+            for name in [name for path in paths for name in walk(component, path) or {}]:
+                taken = kind == "output" and name in _TAKEN
+                if taken or not _is_name(name):
+                    told = "a name has 1 to 200 bytes, no slash and no control character, and is not . or .."
+                    told = "a file beside the outputs of a task has this name" if taken else told
+                    raise invalid(f"Invalid name {name[:200]!r} ({kind} of {where[:200]!r}): {told}.")
+
+
+def _is_name(name: str) -> bool:
+    return name.isprintable() and "/" not in name and name not in (".", "..") and 0 < len(name.encode()) <= 200
+
+
+def _check_nesting(spec: dict[str, Any]) -> None:
+    def within(component: dict[str, Any]) -> list[str]:
+        return [walk(task, ".componentRef.name") for task in (walk(component, ".dag.tasks") or {}).values()]
+
+    graphs = {**spec.get("components", {}), "": spec.get("root", {})}
+    inner = {name: within(component) for name, component in graphs.items()}
+    tasks: dict[str, int] = {}
+    depth: dict[str, int] = {}
+    try:
+        for name in TopologicalSorter(inner).static_order():
+            tasks[name] = sum(1 + tasks[each] for each in inner.get(name, []))
+            depth[name] = 1 + max((depth[each] for each in inner.get(name, [])), default=0)
+    except CycleError as error:
+        raise invalid(f"A component of pipeline_spec contains itself: {' → '.join(error.args[1])}.") from None
+    if tasks[""] > MAX_TASKS:
+        raise invalid(f"The pipeline has {tasks['']} tasks; at most {MAX_TASKS} are run here.")
+    if depth[""] > MAX_DEPTH:
+        raise invalid(f"The graphs of pipeline_spec are nested {depth['']} deep; at most {MAX_DEPTH} are run here.")
 
 
 def _check_component(name: str, component: dict[str, Any], spec: dict[str, Any]) -> None:

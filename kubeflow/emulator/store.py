@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from kubeflow.emulator.expressions import parse
+
+ENDED = ("PIPELINE_STATE_SUCCEEDED", "PIPELINE_STATE_FAILED", "PIPELINE_STATE_CANCELLED")
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (name TEXT PRIMARY KEY, document TEXT NOT NULL);
@@ -26,14 +29,21 @@ def now() -> str:
 
 
 class Store:
-    """Documents as the API shows them. Every change outlives this process when the call returns."""
+    """Documents as the API shows them. Every change outlives this process when the call returns.
 
-    def __init__(self, file: Path | str) -> None:
+    Raises:
+      sqlite3.Error: the file cannot be read, or, from every method that changes something, cannot be written.
+    """
+
+    def __init__(self, file: Path) -> None:
         self._lock = threading.RLock()
         self._database = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
         self._database.executescript(_TABLES)
+        [(told,)] = self._execute("PRAGMA quick_check(1)")
+        if told != "ok":
+            raise sqlite3.DatabaseError(told)
 
     def _execute(self, statement: str, *values: Any) -> list[Any]:
         with self._lock:
@@ -47,8 +57,9 @@ class Store:
             return False
         return True
 
-    def update_job(self, document: dict[str, Any]) -> None:
-        self._execute("UPDATE jobs SET document = ? WHERE name = ?", json.dumps(document), document["name"])
+    def update_job(self, name: str, text: str) -> None:
+        """Replaces a job's document by a JSON text."""
+        self._execute("UPDATE jobs SET document = ? WHERE name = ?", text, name)
 
     def delete_job(self, name: str) -> None:
         self._execute("DELETE FROM jobs WHERE name = ?", name)
@@ -57,9 +68,19 @@ class Store:
         found = self._execute("SELECT document FROM jobs WHERE name = ?", name)
         return json.loads(found[0][0]) if found else None
 
-    def jobs(self) -> list[dict[str, Any]]:
-        """All jobs, the latest first."""
-        return [json.loads(row[0]) for row in self._execute("SELECT document FROM jobs ORDER BY rowid DESC")]
+    def jobs(self) -> Iterator[dict[str, Any]]:
+        """All jobs, the latest first, each read when it is asked for."""
+        below = 2**63 - 1
+        some = "SELECT rowid, document FROM jobs WHERE rowid < ? ORDER BY rowid DESC LIMIT 50"
+        while rows := self._execute(some, below):
+            yield from (json.loads(document) for _, document in rows)
+            below = rows[-1][0]
+
+    def unfinished_jobs(self) -> list[dict[str, Any]]:
+        """The jobs that have not ended, the earliest first."""
+        state = "json_extract(document, '$.state') NOT IN (?, ?, ?)"
+        rows = self._execute(f"SELECT document FROM jobs WHERE {state} ORDER BY rowid", *ENDED)  # noqa: S608
+        return [json.loads(row[0]) for row in rows]
 
     def add_artifact(self, parent: str, context: str, artifact: dict[str, Any]) -> dict[str, Any]:
         """Adds an artifact and names it.

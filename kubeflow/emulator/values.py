@@ -3,12 +3,48 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import yaml
 
 Document = dict[str, Any]
 Artifacts = dict[str, list[Document]]
+
+
+DEPTH = 100
+"""How deep a JSON document may be nested. Whatever reads it recursively needs a bound."""
+
+
+def read_json(text: str | bytes, constant: Callable[[str], Any]) -> Any:
+    """Reads a JSON document.
+
+    Args:
+      constant: is given what is not a finite number, such as NaN, and returns what stands for it, or raises.
+
+    Raises:
+      ValueError: it is not one, or is nested too deep.
+    """
+
+    def number(text: str) -> Any:
+        value = float(text)
+        return value if math.isfinite(value) else constant(text)
+
+    try:
+        document = json.loads(text, parse_constant=constant, parse_float=number)
+        level = [document]
+        for _ in range(DEPTH):
+            level = [child for each in level for child in _children(each)]
+        if level:
+            raise RecursionError
+    except RecursionError:
+        raise ValueError(f"it is nested more than {DEPTH} deep") from None
+    return document
+
+
+def _children(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def plain(value: Any) -> Any:
@@ -44,7 +80,7 @@ def typed(value: Any, declared: Document) -> Any:
 
 def parsed(text: str, declared: Document) -> Any:
     """What a task has written to a parameter's file."""
-    return text if "STRING" in (declared.get("parameterType"), declared.get("type")) else json.loads(text)
+    return text if "STRING" in (declared.get("parameterType"), declared.get("type")) else read_json(text, str)
 
 
 def parameters_of(output: Document) -> Document:
@@ -69,7 +105,7 @@ def artifact(type_: Document, uri: str, metadata: Document, state: str) -> Docum
         "metadata": dict(metadata),
         "state": state,
         "displayName": uri.rpartition("/")[2],
-        "schemaTitle": type_.get("schemaTitle") or schema.get("title", "system.Artifact"),
+        "schemaTitle": type_.get("schemaTitle") or str(schema.get("title", "system.Artifact")),
         "schemaVersion": type_.get("schemaVersion", "0.0.1"),
     }
 
