@@ -105,19 +105,23 @@ def check(parent: str, job_id: str, job: dict[str, Any]) -> None:
 
 
 @lru_cache
-def _messages() -> dict[str, Any]:
-    """The published forms of a job, loaded with the first one: that takes a second.
+def _message(name: str) -> Any:
+    """A published form, loaded when it is needed: that of a job takes a second.
 
     The schema of pipelines is one file of the package kfp-pipeline-spec, which TFX's own executors read too. Imported
     by its name it would bring the SDK of Kubeflow Pipelines along, where that is installed.
     """
+    if name != "PipelineJob":
+        file = distribution("kfp-pipeline-spec").locate_file("kfp/pipeline_spec/pipeline_spec_pb2.py")
+        return _schema(str(file))[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # About the version of Python.
         from google.cloud.aiplatform_v1.types import PipelineJob
 
-    file = distribution("kfp-pipeline-spec").locate_file("kfp/pipeline_spec/pipeline_spec_pb2.py")
-    # That file has a PipelineJob too, of the time before Vertex AI.
-    return {**runpy.run_path(str(file)), "PipelineJob": type(PipelineJob.pb(PipelineJob()))}
+    return type(PipelineJob.pb(PipelineJob()))
+
+
+_schema = lru_cache(runpy.run_path)
 
 
 def read_message(document: Any, message: str, **options: bool) -> dict[str, Any]:
@@ -130,7 +134,7 @@ def read_message(document: Any, message: str, **options: bool) -> dict[str, Any]
       ApiError: it has what the message does not have.
     """
     try:
-        return json_format.MessageToDict(json_format.ParseDict(document, _messages()[message](), **options))
+        return json_format.MessageToDict(json_format.ParseDict(document, _message(message)(), **options))
     except RecursionError:
         raise invalid(f"The {message} is nested too deep.") from None
     except (json_format.Error, AttributeError, TypeError, ValueError) as error:

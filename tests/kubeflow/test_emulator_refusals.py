@@ -145,7 +145,8 @@ class TestTypos:
 
     def test_the_schema_of_pipelines_is_read_without_the_sdk(self, tmp_path: Path) -> None:
         job = json.dumps(two_tasks(tmp_path).job)
-        code = "import json, sys; from kubeflow.emulator.refusals import check; check('projects/p/locations/l', 'a', json.loads(sys.argv[1]))"
+        code = "import json, sys; from kubeflow.emulator.refusals import check; "
+        code += f"check({PARENT!r}, 'a', json.loads(sys.argv[1]))"
         loaded = f"{code}; print('kfp' in sys.modules, 'tensorflow' in sys.modules)"
         done = subprocess.run([sys.executable, "-c", loaded, job], capture_output=True, text=True, timeout=60)
         assert (done.stdout, done.stderr) == ("False False\n", "")
