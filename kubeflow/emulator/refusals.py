@@ -111,7 +111,7 @@ def _message(name: str) -> Any:
     The schema of pipelines is one file of the package kfp-pipeline-spec, which TFX's own executors read too. Imported
     by its name it would bring the SDK of Kubeflow Pipelines along, where that is installed.
     """
-    if name != "PipelineJob":
+    if name != "PipelineJob":  # That file has one too, of the time before Vertex AI.
         file = distribution("kfp-pipeline-spec").locate_file("kfp/pipeline_spec/pipeline_spec_pb2.py")
         return _schema(str(file))[name]
     with warnings.catch_warnings():

@@ -17,6 +17,7 @@ import uvicorn
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kubeflow.emulator.refusals import ApiError, invalid
 from kubeflow.emulator.service import Document, Emulator
@@ -26,7 +27,7 @@ HOST = "127.0.0.1"
 MAX_BYTES = 16 * 2**20
 """The largest request's body."""
 PATIENCE = 60.0
-"""Seconds that a client has for a request's body."""
+"""Seconds that a client has for its first request's head, and for a body."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -50,6 +51,18 @@ _FILES = {
 }
 
 
+class _Protocol(H11Protocol):
+    """HTTP that also gives up a connection without a request; uvicorn knows only when the next one is late."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(PATIENCE, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
+
+
 def listen(port: int) -> socket.socket:
     """Takes a port, so that clients can connect from now on; 0 is any free one."""
     try:
@@ -65,7 +78,7 @@ def server(emulator: Emulator) -> uvicorn.Server:
     config = uvicorn.Config(
         app(emulator),
         loop="asyncio",
-        http="h11",
+        http=_Protocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -89,7 +102,7 @@ def app(emulator: Emulator) -> ASGIApp:
             return
         except ApiError as error:
             response = _failure(error)
-        except sqlite3.Error as error:
+        except sqlite3.OperationalError as error:  # Such as a full disk.
             response = _failure(ApiError(429, "RESOURCE_EXHAUSTED", f"The emulator's history: {error}."))
         except Exception as error:
             traceback.print_exc()

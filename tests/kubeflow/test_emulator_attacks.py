@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -175,21 +175,28 @@ class TestRequests:
         told = exchanged(emulator, f"POST {JOBS} HTTP/1.1\r\n{head}".encode())
         assert told.startswith(b"HTTP/1.1 400 ")
 
-    def test_a_body_that_does_not_arrive_is_given_up(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        ("part", "answer"),
+        [("", b""), ("Host: 127.0.0.1", b""), ("Host: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{", b"HTTP/1.1 408 ")],
+        ids=["nothing", "half a head", "half a body"],
+    )
+    def test_a_request_that_does_not_arrive_is_given_up(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, answer: bytes
+    ) -> None:
         monkeypatch.setattr(server, "PATIENCE", 0.1)
-        sent: list[Any] = []
-
-        async def never() -> Any:
-            await asyncio.Event().wait()
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        headers = [(b"host", b"127.0.0.1"), (b"content-length", b"9")]
-        scope = {"type": "http", "method": "POST", "path": JOBS, "query_string": b"", "headers": headers}
-        asyncio.run(server.app(Emulator(tmp_path, 1))(scope, never, send))
-        assert sent[0]["status"] == 408
-        assert (b"connection", b"close") in sent[0]["headers"]
+        listener, serving = server.listen(0), server.server(Emulator(tmp_path, 1))
+        thread = Thread(target=serving.run, args=[[listener]])
+        thread.start()
+        try:
+            with socket.create_connection(listener.getsockname(), timeout=30) as connection:
+                connection.sendall(f"POST {JOBS} HTTP/1.1\r\n{part}".encode() if part else b"")
+                told = b""
+                while got := connection.recv(65536):
+                    told += got
+            assert told[: len(answer) or None] == answer
+        finally:
+            serving.should_exit = True
+            thread.join()
 
     def test_two_hundred_clients_at_once_are_all_served(self, emulator: VertexEmulator) -> None:
         with ThreadPoolExecutor(200) as pool:
