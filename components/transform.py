@@ -114,9 +114,9 @@ def _jpeg(encoded: tf.Tensor, size: int, max_pixels: int) -> tuple[tf.Tensor, tf
 
 
 def _png(encoded: tf.Tensor, size: int, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
+    has_header = _starts(encoded, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR") & (tf.strings.length(encoded) > 33)
+    encoded = _checked(encoded, has_header, "the PNG is damaged")
     raw = tf.io.decode_raw(encoded, tf.uint8)
-    has_header = _starts(encoded, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
-    encoded = _checked(encoded, has_header & (tf.size(raw) > 33), "the PNG is damaged")
     encoded = _bounded(encoded, _number(raw, 16, 4), _number(raw, 20, 4), max_pixels)
     end = tf.size(raw, tf.int64)
     idat, iend, exif_chunk = (int.from_bytes(name, "big") for name in (b"IDAT", b"IEND", b"eXIf"))
@@ -165,8 +165,9 @@ def _resized_on_white(rgba: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _bmp(encoded: tf.Tensor, size: int, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
+    has_header = _starts(encoded, b"BM") & (tf.strings.length(encoded) >= 66)
+    encoded = _checked(encoded, has_header, "the picture is not JPEG, PNG or BMP")
     raw = tf.io.decode_raw(encoded, tf.uint8)
-    encoded = _checked(encoded, _starts(encoded, b"BM") & (tf.size(raw) >= 66), "the picture is not JPEG, PNG or BMP")
     bits, compression = _number(raw, 28, 2, "little"), _number(raw, 30, 4, "little")
     has_masks = (compression == 3) & (tf.strings.substr(encoded, 54, 12) == b"\0\0\xff\0\0\xff\0\0\xff\0\0\0")
     plain = ((bits == 24) | (bits == 32)) & ((compression == 0) | has_masks)

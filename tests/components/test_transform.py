@@ -175,7 +175,7 @@ def scans(number: int) -> bytes:
         (filled("red", size=(400, 251)), f"the picture is not of 1 to {MAX_PIXELS} pixels"),
         (filled("red", size=(400, 251), kind="JPEG"), f"the picture is not of 1 to {MAX_PIXELS} pixels"),
         (filled("red") + bytes(MAX_BYTES), f"the picture is over {MAX_BYTES} bytes"),
-        (filled("red")[:40], "Invalid PNG data"),
+        (filled("red")[:40], "Invalid PNG"),
         (filled("red")[:20], "the PNG is damaged"),
         (filled("red", kind="JPEG")[:300], "Invalid JPEG data"),
         (scans(101), "the JPEG has over 100 scans"),
