@@ -1,7 +1,8 @@
 """ExampleGen: every TFRecord below the data location becomes checked, uniform examples in a train and an eval split.
 
 In: feature `image` = encoded bytes, `label` = one-hot int64, integer index or class name.
-Out: `image` = the same bytes, or a PNG where the graph does not decode them, `label` = int64[1] index into `data.classes`, `source` = record file below the location.
+Out: `image` = the same bytes, or a PNG where the graph does not decode them, `label` = int64[1] index into
+`data.classes`, `source` = record file below the location.
 """
 
 from __future__ import annotations

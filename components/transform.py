@@ -176,7 +176,9 @@ def _bmp(encoded: tf.Tensor, size: int, max_pixels: int) -> tuple[tf.Tensor, tf.
     )
     width, height = (tf.abs(tf.bitcast(tf.cast(_number(raw, at, 4, "little"), tf.uint32), tf.int32)) for at in (18, 22))
     encoded = _bounded(encoded, tf.cast(width, tf.int64), tf.cast(height, tf.int64), max_pixels)
-    return _resized(tf.io.decode_image(encoded, channels=3, expand_animations=False), size), tf.constant(UPRIGHT, tf.int64)
+    return _resized(tf.io.decode_image(encoded, channels=3, expand_animations=False), size), tf.constant(
+        UPRIGHT, tf.int64
+    )
 
 
 def _resized(picture: tf.Tensor, size: int) -> tf.Tensor:

@@ -1,7 +1,7 @@
 """Feeds mutated pictures to the pipeline's door and to the served graph: python tests/components/fuzz.py 3000 7
 
-Arguments: how many mutants, and the seed. Prints one line of JSON: the mutants, how many the door accepted and the graph
-decoded, the refusals by reason, and the memory in MB above that of the imports. A finding ends it with a traceback and
+Arguments: how many mutants, and the seed. Prints one line of JSON: the mutants, how many the door accepted and the
+graph decoded, the refusals by reason, and the memory in MB above that of the imports. A finding ends it with a traceback and
 leaves the picture in `finding.bin` in the temporary folder.
 """
 
@@ -96,7 +96,7 @@ def main(number: int, seed: int) -> None:
     for original in originals:
         graph(images.to_graph_format(original, MAX_PIXELS, MAX_BYTES))
     before = memory()
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311
     counts = Counter(mutants=number, accepted=0, decoded=0, undecodable=0)
     reasons: Counter[str] = Counter()
     for _ in range(number):

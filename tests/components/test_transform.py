@@ -234,7 +234,9 @@ def test_a_pixel_in_training_is_the_same_pixel_in_serving(colours, graph, traine
 
     answer = tf.saved_model.load(str(saved_model(trained))).signatures["image_bytes"]
     as_they_are = [encoded(Image.fromarray(each.astype("uint8")), "PNG") for each in training]
-    of_pictures, of_pixels = (answer(image_bytes=tf.constant(each))["probabilities"] for each in (examples, as_they_are))
+    of_pictures, of_pixels = (
+        answer(image_bytes=tf.constant(each))["probabilities"] for each in (examples, as_they_are)
+    )
     assert len(np.unique(of_pictures, axis=0)) == 20
     np.testing.assert_array_equal(of_pictures, of_pixels)
 
