@@ -33,7 +33,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 Image.init()
 # Not all that Pillow knows: EPS starts Ghostscript, and TGA recognises what is no picture.
-_READABLE = [
+_READABLE: list[str] = [
     name
     for name in ("JPEG", "PNG", "BMP", "MPO", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM")
     if name in Image.OPEN
@@ -238,7 +238,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         return Image.fromarray(_scaled(image))
     if mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+        return ImageCms.profileToProfile(image, *profiles, outputMode="RGB")  # type: ignore[return-value]
     if mode in ("L", "LA", "RGB", "RGBA") and "transparency" not in image.info:
         return image
     if mode == "La":

@@ -146,7 +146,7 @@ def pack(
     giving = {file.name.partition("/")[0] for file in packed}
     for folder in folders:
         if folder not in giving and folder not in left_out:
-            refused = [_listed(why, found) for why, names in skipped.items() if (found := _within(folder, names))]
+            refused = [_listed(why, here) for why, names in skipped.items() if (here := _within(folder, names))]
             raise RetakeError(
                 f"{images / folder} gives no picture of {label_of[folder]!r} ({'; '.join(refused) or 'it is empty'}); "
                 "add pictures or remove the folder"
