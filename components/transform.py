@@ -16,8 +16,14 @@ import tensorflow as tf
 MAX_SCANS = 100
 """Of a JPEG; retake.images has the same limit."""
 
-MAX_SEGMENTS = 10_000
-"""Of a JPEG's segments or a PNG's chunks: 20 MB in chunks of 4 kB have half as many."""
+MAX_CHUNKS = 10_000
+"""Of a PNG: 20 MB in chunks of 4 kB have half as many."""
+
+EXIF_BYTES = 65_536
+"""A JPEG's segment holds no more."""
+
+MAX_EXIF_SEGMENTS = 64
+"""Where a JPEG's EXIF is looked for: cameras write it first."""
 
 PARALLEL = 2
 """Pictures that are decoded at a time. Each may need 0.5 GB at the default data.max_pixels."""
@@ -83,78 +89,69 @@ def to_pixels(encoded: tf.Tensor, size: int, max_pixels: int, max_bytes: int) ->
 
 def _jpeg(encoded: tf.Tensor, size: int, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
     raw = tf.io.decode_raw(encoded, tf.uint8)
-    kind = tf.cast(raw[1:], tf.int32)
-    named = (raw[:-1] == 255) & (kind > 1) & (kind < 255) & ((kind < 0xD0) | (kind > 0xD8))
-    end = tf.size(raw, tf.int64)
-    markers = tf.concat([tf.where(named)[:, 0], [end]], 0)
+    end = tf.size(raw)
 
-    def segment(number: Any, at: Any, exif: Any, scans: Any) -> Any:
-        at = markers[tf.searchsorted(markers, [at])[0]]
-        marker, start = _number(raw, at + 1, 1), at + 4
-        is_exif = (marker == 0xE1) & (_number(raw, start, 6) == int.from_bytes(b"Exif\0\0", "big")) & (exif == end)
-        after = at + 2 + tf.maximum(_number(raw, at + 2, 2), 2)
-        return (
-            number + 1,
-            tf.where(marker == 0xD9, end, after),
-            tf.where(is_exif, start + 6, exif),
-            scans + tf.cast(marker == 0xDA, tf.int64),
-        )
+    def places(marker: int) -> tf.Tensor:
+        return tf.cast(tf.where((raw[:-1] == 255) & (raw[1:] == marker))[:, 0], tf.int32)
 
-    zero = tf.constant(0, tf.int64)
-    _, at, exif, scans = tf.while_loop(
-        lambda number, at, exif, scans: (number < MAX_SEGMENTS) & (at < end) & (scans <= MAX_SCANS),
-        segment,
-        (zero, zero + 2, end, zero),
-    )
-    encoded = _checked(encoded, (at >= end) & (scans <= MAX_SCANS), f"the JPEG has over {MAX_SCANS} scans")
+    # Pixels hold no marker, so there are at most as many scans.
+    scans = places(0xDA)
+    encoded = _checked(encoded, tf.size(scans) <= MAX_SCANS, f"the JPEG has over {MAX_SCANS} scans")
     shape = tf.cast(tf.io.extract_jpeg_shape(encoded), tf.int64)
     encoded = _bounded(encoded, shape[1], shape[0], max_pixels)
     picture = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    return _resized(picture, size), _orientation(raw[exif:])
+    # EXIF stands before the first scan. Its own thumbnail has scans, but they come after its beginning.
+    segments = places(0xE1)[:MAX_EXIF_SEGMENTS]
+    segments = tf.boolean_mask(segments, segments + 10 <= tf.concat([scans, [end]], 0)[0])
+    names = tf.gather(raw, segments[:, None] + tf.range(4, 10))
+    is_exif = tf.reduce_all(names == tf.constant(list(b"Exif\0\0"), tf.uint8), 1)
+    exif = tf.concat([tf.boolean_mask(segments, is_exif) + 10, [end]], 0)[0]
+    return _resized(picture, size), _orientation(tf.strings.substr(encoded, exif, EXIF_BYTES))
 
 
 def _png(encoded: tf.Tensor, size: int, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
-    has_header = _starts(encoded, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR") & (tf.strings.length(encoded) > 33)
+    end = tf.strings.length(encoded)
+    has_header = _starts(encoded, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR") & (end > 33)
     encoded = _checked(encoded, has_header, "the PNG is damaged")
-    raw = tf.io.decode_raw(encoded, tf.uint8)
-    encoded = _bounded(encoded, _number(raw, 16, 4), _number(raw, 20, 4), max_pixels)
-    end = tf.size(raw, tf.int64)
-    idat, iend, exif_chunk = (int.from_bytes(name, "big") for name in (b"IDAT", b"IEND", b"eXIf"))
-    colours = [int.from_bytes(name, "big") for name in (b"PLTE", b"tRNS")]
+    sides = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False), tf.int64)
+    encoded = _bounded(encoded, sides[0], sides[1], max_pixels)
 
     def chunk(number: Any, at: Any, head: Any, first: Any, last: Any, exif: Any) -> Any:
-        length, kind = _number(raw, at, 4), _number(raw, at + 4, 4)
-        after = at + 12 + length
-        whole, is_pixels = after <= end, kind == idat
-        kept = tf.reduce_any(kind == colours) & (first == end) & whole
+        kind = tf.strings.substr(encoded, at + 4, 4)
+        length = tf.reshape(tf.io.decode_raw(tf.strings.substr(encoded, at, 4), tf.int32, little_endian=False), [])
+        # A length beyond the end, or below zero, is no chunk.
+        whole = (length >= 0) & (length <= end - at - 12)
+        after = tf.where(whole, at + 12 + length, end)
+        is_pixels, is_first = kind == b"IDAT", first == end
+        kept = whole & is_first & ((kind == b"PLTE") | (kind == b"tRNS"))
         return (
             number + 1,
-            tf.where((kind == iend) | ~whole, end, after),
+            tf.where(kind == b"IEND", end, after),
             tf.strings.join([head, tf.strings.substr(encoded, at, tf.where(kept, 12 + length, 0))]),
-            tf.where(is_pixels & (first == end), at, first),
-            tf.where(is_pixels & ((first == end) | (last == at)), tf.minimum(after, end), last),
-            tf.where((kind == exif_chunk) & (exif == end), at + 8, exif),
+            tf.where(is_pixels & is_first, at, first),
+            tf.where(is_pixels & (is_first | (last == at)), after, last),
+            tf.where((kind == b"eXIf") & (exif == end), at + 8, exif),
         )
 
-    zero = tf.constant(0, tf.int64)
     _, at, head, first, last, exif = tf.while_loop(
-        lambda number, at, *_: (number < MAX_SEGMENTS) & (at + 12 <= end),
+        lambda number, at, *_: (number < MAX_CHUNKS) & (at + 12 <= end),
         chunk,
-        (zero, zero + 33, tf.strings.substr(encoded, 0, 33), end, zero, end),
+        (0, 33, tf.strings.substr(encoded, 0, 33), end, 0, end),
     )
-    encoded = _checked(encoded, at + 12 > end, f"the PNG has over {MAX_SEGMENTS} chunks")
+    encoded = _checked(encoded, at + 12 > end, f"the PNG has over {MAX_CHUNKS} chunks")
     # A text or profile of a few kB unpacks to 8 MB in libpng, each, and nothing of them is a pixel.
     pixels = tf.strings.substr(encoded, tf.minimum(first, last), tf.maximum(last - first, 0))
     tail = b"\0\0\0\0IEND\xaeB`\x82"
     rgba = tf.io.decode_png(tf.strings.join([head, pixels, tail]), channels=4)
     # A PNG of 1, 2 or 4 bits without transparency gets an alpha of 1, 3 or 15 from TensorFlow: its notion of opaque.
-    opaque = tf.cast(tf.minimum(2 ** tf.minimum(_number(raw, 24, 1), 8) - 1, 255), tf.uint8)
+    bits = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 24, 1), tf.uint8)[0], tf.int32)
+    opaque = tf.cast(tf.minimum(2 ** tf.minimum(bits, 8) - 1, 255), tf.uint8)
     resized = tf.cond(
         tf.reduce_all(rgba[..., 3] == opaque),
         lambda: _resized(rgba[..., :3], size),
         lambda: _resized_on_white(rgba, size),
     )
-    return resized, _orientation(raw[exif:])
+    return resized, _orientation(tf.strings.substr(encoded, exif, EXIF_BYTES))
 
 
 def _resized_on_white(rgba: tf.Tensor, size: int) -> tf.Tensor:
@@ -167,18 +164,16 @@ def _resized_on_white(rgba: tf.Tensor, size: int) -> tf.Tensor:
 def _bmp(encoded: tf.Tensor, size: int, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
     has_header = _starts(encoded, b"BM") & (tf.strings.length(encoded) >= 66)
     encoded = _checked(encoded, has_header, "the picture is not JPEG, PNG or BMP")
-    raw = tf.io.decode_raw(encoded, tf.uint8)
-    bits, compression = _number(raw, 28, 2, "little"), _number(raw, 30, 4, "little")
+    fields = tf.io.decode_raw(tf.strings.substr(encoded, 14, 20), tf.int32)
+    header, width, height, bits, compression = tf.unstack(tf.ensure_shape(fields, [5]))
+    bits = bits // 2**16  # Its low half is the number of planes.
     has_masks = (compression == 3) & (tf.strings.substr(encoded, 54, 12) == b"\0\0\xff\0\0\xff\0\0\xff\0\0\0")
-    plain = ((bits == 24) | (bits == 32)) & ((compression == 0) | has_masks)
-    encoded = _checked(
-        encoded, plain & (_number(raw, 14, 4, "little") >= 40), "the BMP is not of 24 or 32 bits: send JPEG or PNG"
-    )
-    width, height = (tf.abs(tf.bitcast(tf.cast(_number(raw, at, 4, "little"), tf.uint32), tf.int32)) for at in (18, 22))
-    encoded = _bounded(encoded, tf.cast(width, tf.int64), tf.cast(height, tf.int64), max_pixels)
-    return _resized(tf.io.decode_image(encoded, channels=3, expand_animations=False), size), tf.constant(
-        UPRIGHT, tf.int64
-    )
+    plain = (header >= 40) & ((bits == 24) | (bits == 32)) & ((compression == 0) | has_masks)
+    encoded = _checked(encoded, plain, "the BMP is not of 24 or 32 bits: send JPEG or PNG")
+    # A BMP with a height below zero is stored from the top down.
+    encoded = _bounded(encoded, tf.cast(width, tf.int64), tf.abs(tf.cast(height, tf.int64)), max_pixels)
+    picture = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return _resized(picture, size), tf.constant(UPRIGHT)
 
 
 def _resized(picture: tf.Tensor, size: int) -> tf.Tensor:
@@ -191,43 +186,34 @@ def _resized(picture: tf.Tensor, size: int) -> tf.Tensor:
 
 def _upright(picture: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Turns by an EXIF orientation, 1 to 8."""
-    flipped = {axis: tf.reduce_any(orientation == which) for axis, which in ((1, [2, 3, 6, 7]), (0, [3, 4, 7, 8]))}
+    flipped = tf.reduce_any(orientation == [[3, 4, 7, 8], [2, 3, 6, 7]], 1)
     picture = tf.transpose(picture, tf.where(orientation > 4, [1, 0, 2], [0, 1, 2]))
-    for axis, flip in flipped.items():
-        picture = tf.where(flip, tf.reverse(picture, [axis]), picture)
-    return picture
+    return tf.reverse(picture, tf.boolean_mask([0, 1], flipped))
 
 
 def _orientation(tiff: tf.Tensor) -> tf.Tensor:
-    """The EXIF orientation, int64[], in a TIFF header and what follows; 1 where there is none or it is garbage.
+    """The EXIF orientation, int32[], in a TIFF header and what follows; 1 where there is none or it is garbage.
 
     Args:
-      tiff: uint8[bytes], maybe empty.
+      tiff: string[], maybe empty.
     """
-    tiff = tf.concat([tiff, tf.zeros(16, tf.uint8)], 0)
+    big = _starts(tiff, b"MM\0*")
+    known = big | _starts(tiff, b"II*\0")
+    last = tf.maximum(tf.strings.length(tiff) - 2, 0)
+    tiff = tf.strings.join([tiff, b"\0" * 8])
 
-    def read(order: str) -> tf.Tensor:
-        directory = _number(tiff, 4, 4, order)
-        entries = tiff[directory + 2 : directory + 2 + 12 * _number(tiff, directory, 2, order)]
-        entries = tf.cast(tf.reshape(entries[: tf.size(entries) // 12 * 12], [-1, 12]), tf.int64)
-        # Tag 0x0112, one value, of 16 bits.
-        wanted = [1, 0x12, 0, 3, 0, 0, 0, 1] if order == "big" else [0x12, 1, 3, 0, 1, 0, 0, 0]
-        found = tf.boolean_mask(entries, tf.reduce_all(entries[:, :8] == wanted, 1))[:1, 8:10]
-        value = tf.reduce_sum(found * ([256, 1] if order == "big" else [1, 256]))
-        return tf.where((value >= 1) & (value <= 8), value, tf.constant(UPRIGHT, tf.int64))
+    def numbers(text: tf.Tensor, kind: tf.DType) -> tf.Tensor:
+        return tf.where(big, tf.io.decode_raw(text, kind, little_endian=False), tf.io.decode_raw(text, kind))
 
-    mark = _number(tiff, 0, 4)
-    return tf.case(
-        [(mark == 0x4D4D002A, lambda: read("big")), (mark == 0x49492A00, lambda: read("little"))],
-        default=lambda: tf.constant(UPRIGHT, tf.int64),
-    )
-
-
-def _number(raw: tf.Tensor, at: Any, width: int, order: str = "big") -> tf.Tensor:
-    """Unsigned int64[] of `width` bytes at a place; behind the end the last byte repeats."""
-    places = tf.minimum(tf.cast(at, tf.int64) + tf.range(width, dtype=tf.int64), tf.size(raw, tf.int64) - 1)
-    powers = [256**i for i in range(width)]
-    return tf.reduce_sum(tf.cast(tf.gather(raw, places), tf.int64) * (powers[::-1] if order == "big" else powers))
+    directory = tf.clip_by_value(numbers(tf.strings.substr(tiff, 4, 4), tf.int32)[0], 0, last)
+    count = tf.cast(numbers(tf.strings.substr(tiff, directory, 2), tf.uint16)[0], tf.int32)
+    entries = tf.strings.substr(tiff, directory + 2, 12 * count)
+    entries = tf.strings.substr(entries, 0, tf.strings.length(entries) // 12 * 12)
+    # Six numbers of 16 bits: tag, type, two for how many values there are, the value, and the rest of its place.
+    fields = tf.cast(tf.reshape(numbers(entries, tf.uint16), [-1, 6]), tf.int32)
+    wanted = (fields[:, 0] == 0x0112) & (fields[:, 1] == 3) & (fields[:, 2] + fields[:, 3] == 1)
+    value = tf.reduce_sum(tf.boolean_mask(fields[:, 4], wanted)[:1])
+    return tf.where(known & (value >= 1) & (value <= 8), value, UPRIGHT)
 
 
 def _starts(encoded: tf.Tensor, magic: bytes) -> tf.Tensor:
@@ -240,5 +226,6 @@ def _bounded(encoded: tf.Tensor, width: tf.Tensor, height: tf.Tensor, max_pixels
 
 
 def _checked(encoded: tf.Tensor, right: tf.Tensor, message: str) -> tf.Tensor:
-    with tf.control_dependencies([tf.debugging.Assert(right, [message])]):
+    # tf.debugging.Assert adds a conditional with functions of its own, which costs more than all that is checked here.
+    with tf.control_dependencies([tf.raw_ops.Assert(condition=right, data=[message])]):
         return tf.identity(encoded)
