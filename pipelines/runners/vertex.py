@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from pipelines import progress
+from retake import durable
 from retake import summary as summaries
 from retake import weights as weight_files
 from retake.config import Config
@@ -397,7 +398,7 @@ class Google:
             return
         try:
             Path(self._root).mkdir(parents=True, exist_ok=True)
-            (Path(self._root) / SPECIFICATION).write_text(compiled.text)
+            durable.write(Path(self._root) / SPECIFICATION, compiled.text.encode())
         except OSError as error:
             raise RetakeError(f"pipeline.root {self._root} cannot be written to ({error.strerror})") from None
 
