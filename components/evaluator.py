@@ -103,7 +103,7 @@ class GatedEvaluator(Evaluator):
 def _obstacle(baselines: list[types.Artifact], candidate: types.Artifact) -> str | None:
     """Why the candidate is judged by itself, or None when there is a baseline to compare it with."""
     if not baselines:
-        return "no blessed model yet"
+        return "no blessed model to compare with"
     if damage := _damage(baselines[0]):
         return f"the blessed model {damage}, so not compared"
     there, here = _card(baselines[0]), _card(candidate)

@@ -203,7 +203,7 @@ def _look(location: str) -> tuple[list[str], list[str]]:
     others = [path.removeprefix(location.rstrip("/")).lstrip("/") for path in shown if not RECORDS.search(path)]
     if not files:
         raise RetakeError(
-            f"data location {location} holds no record file (.tfrecord, .tfrecord.gz)"
+            f"data location {location} holds no record file (x.tfrecord, x.tfrecord.gz, …)"
             f"{f', only {_listed(others)}' if others else ''}; "
             "make one of class folders with: retake records pack IMAGES_DIR OUT.tfrecord --config NAME"
         )

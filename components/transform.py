@@ -13,11 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-MAX_SCANS = 100
-"""Of a JPEG; retake.images has the same limit."""
-
-MAX_CHUNKS = 10_000
-"""Of a PNG: 20 MB in chunks of 4 kB have half as many."""
+from retake.images import MAX_CHUNKS, MAX_SCANS
 
 EXIF_BYTES = 65_536
 """A JPEG's segment holds no more."""
@@ -94,8 +90,11 @@ def _jpeg(encoded: tf.Tensor, size: int, max_pixels: int) -> tuple[tf.Tensor, tf
     def places(marker: int) -> tf.Tensor:
         return tf.cast(tf.where((raw[:-1] == 255) & (raw[1:] == marker))[:, 0], tf.int32)
 
-    # Pixels hold no marker, so there are at most as many scans.
+    # A scan begins with FF DA and its header's length, for one to four components. Pixels hold no marker, and other
+    # bytes (a video behind the picture) look like that once in a gigabyte.
     scans = places(0xDA)
+    length = tf.gather(raw, tf.minimum(scans[:, None] + [2, 3], end - 1))
+    scans = tf.boolean_mask(scans, (length[:, 0] == 0) & tf.reduce_any(length[:, 1:] == [8, 10, 12, 14], 1))
     encoded = _checked(encoded, tf.size(scans) <= MAX_SCANS, f"the JPEG has over {MAX_SCANS} scans")
     shape = tf.cast(tf.io.extract_jpeg_shape(encoded), tf.int64)
     encoded = _bounded(encoded, shape[1], shape[0], max_pixels)

@@ -44,6 +44,8 @@ def main(arguments: list[str]) -> None:
 
     def run(parsed: Any) -> None:
         try:
+            with suppress(tf.errors.NotFoundError):  # An earlier attempt's reason is not this one's.
+                tf.io.gfile.remove(_failure_file(parsed if role == "hook" else parsed[0]))
             entry.main(parsed)
             _settle(parsed if role == "hook" else parsed[0])
         except Exception as error:
@@ -83,10 +85,15 @@ def _settle(parsed: Any) -> None:
 
 
 def _write_failure(told: str, parsed: Any) -> None:
-    folder = json.loads(parsed.json_serialized_invocation_args)["outputs"]["outputFile"].rpartition("/")[0]
-    tf.io.gfile.makedirs(folder)
-    with tf.io.gfile.GFile(f"{folder}/{FAILURE}", "w") as file:
+    place = _failure_file(parsed)
+    tf.io.gfile.makedirs(place.rpartition("/")[0])
+    with tf.io.gfile.GFile(place, "w") as file:
         file.write(told)
+
+
+def _failure_file(parsed: Any) -> str:
+    folder = json.loads(parsed.json_serialized_invocation_args)["outputs"]["outputFile"].rpartition("/")[0]
+    return f"{folder}/{FAILURE}"
 
 
 def _first_line(error: Exception) -> str:

@@ -52,6 +52,7 @@ HIDDEN = (".", "_", "beam-temp-")
 
 RECORDS = re.compile(r"\.(tfrecords?|tfrec)(\.gz)?(-\d{5,}-of-\d{5,})?(\.gz)?$", re.IGNORECASE)
 SHARD = re.compile(r"-(\d{5,})-of-(\d{5,})")
+MAX_RECORD_BYTES = 64 * 2**20
 """How names of record files end, and what is in that of a shard: see components/example_gen.py."""
 
 POD_SUMMARY = "/airflow/xcom/return.json"
@@ -375,13 +376,15 @@ class RecordsSensor(BaseOperator):
             [records] = self.outlets
             taken = {file: version for file, version in there.items() if file not in new - resting}
             context["outlet_events"][records].extra = {"new": sorted(resting), "records": taken}
-            self.log.info("new records: %s", ", ".join(sorted(resting)))
+            self.log.info("new records: %s", ", ".join(map(repr, sorted(resting))))
             return sorted(resting)
         if not new and datetime.now(timezone.utc) - context["dag_run"].start_date > LONGEST_WAIT:
             raise AirflowSkipException("no new records; the next run goes on waiting for them")
         if new:
             self.log.info(
-                "%s: %s", blocked or "not at rest yet, not whole, or shards are missing", ", ".join(sorted(new))
+                "%s: %s",
+                blocked or "not at rest yet, not whole, or shards are missing",
+                ", ".join(map(repr, sorted(new))),
             )
         self.defer(
             trigger=TimeDeltaTrigger(timedelta(seconds=self.seconds)),
@@ -434,6 +437,8 @@ def is_whole(path: str) -> bool:
     if "://" in path:
         return True
     try:
+        if not Path(path).is_file():  # A named pipe would never answer.
+            return False
         with open(path, "rb") as file:  # noqa: PTH123
             # As the pipeline does: the first bytes tell, not the name.
             is_packed = file.read(2) == b"\x1f\x8b"
@@ -454,6 +459,8 @@ def ends_with_a_record(file: Any, size: int | None) -> bool:
         [length] = struct.unpack("<Q", header[:8])
         if size is not None and file.tell() + length + 4 > size:
             return False
+        if length > MAX_RECORD_BYTES:  # The run refuses it by name.
+            return True
         file.seek(length, os.SEEK_CUR)
         if len(file.read(4)) < 4:
             return False

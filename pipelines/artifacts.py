@@ -14,7 +14,7 @@ from pathlib import Path
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
-from retake import durable
+from retake import durable, seal
 from retake.errors import RetakeError
 
 _DESTINATION = "pushed_destination"
@@ -57,7 +57,7 @@ def forget_damaged(store: MetadataStore, pipeline: str, node: str) -> None:
         if not of_node or not ("://" in artifact.uri or Path(artifact.uri).exists()):
             continue
         wrong = damage(artifact) or _removed(artifact)
-        if wrong and (version := _restore(store, artifact)):
+        if wrong and artifact.type == "Model" and (version := _restore(store, artifact)):
             _log.info("%s; it was copied back from %s", wrong, version)
         elif wrong:
             _log.info("%s; it is not used any more", wrong)
@@ -71,7 +71,8 @@ def _restore(store: MetadataStore, model: metadata_store_pb2.Artifact) -> str | 
     made = [e.artifact_id for e in store.get_events_by_execution_ids(uses) if e.type == e.OUTPUT] if uses else []
     for push in store.get_artifacts_by_id(made) if made else []:
         version = _text(push, _DESTINATION)
-        if version and "://" not in version and push.state == push.LIVE and not damage(push):
+        whole = version and "://" not in version and push.state == push.LIVE and not damage(push)
+        if whole and not seal.broken(Path(version)):  # Whoever may write there must not choose what the gate loads.
             from tfx.utils import path_utils
 
             from components.pusher import ORIGIN
@@ -81,7 +82,8 @@ def _restore(store: MetadataStore, model: metadata_store_pb2.Artifact) -> str | 
             for folder in (unfinished, served):
                 shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(version, unfinished)
-            (unfinished / ORIGIN).unlink(missing_ok=True)
+            for added in (ORIGIN, seal.SEAL):
+                (unfinished / added).unlink(missing_ok=True)
             durable.publish(unfinished, served)
             if not damage(model):
                 return version

@@ -72,7 +72,7 @@ def build(
             "image_size": config.model.image_size,
             "max_pixels": config.data.max_pixels,
             "max_bytes": config.data.max_bytes,
-            "code": _code(transform_graph),
+            "code": _code(transform_graph, images),
         },
     )
     trainer = ClassifierTrainer(

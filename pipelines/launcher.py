@@ -21,7 +21,7 @@ class Launcher(launcher.Launcher):
             for artifact in given:
                 # The Evaluator goes on without a baseline.
                 if key != "baseline_model" and (damage := artifacts.damage(artifact.mlmd_artifact)):
-                    raise RetakeError(f"{damage}; begin another run, which makes it again")
+                    raise RetakeError(f"{damage}; start a new run: it makes this output again")
         # An attempt that was killed may have left something, or one that the metadata store has forgotten.
         outputs_utils.make_output_dirs(execution_info.output_dict)
         outputs_utils.remove_output_dirs(execution_info.output_dict)

@@ -25,6 +25,8 @@ def clear(connection: metadata_store_pb2.ConnectionConfig, pipeline: str, root: 
     """
     if "://" in root:
         return
+    for unfinished in Path(root).glob(".*.tmp") if alone else []:
+        unfinished.unlink(missing_ok=True)
     store = MetadataStore(connection)
     context = store.get_context_by_type_and_name("pipeline", pipeline)
     for execution in store.get_executions_by_context(context.id) if context else []:

@@ -107,7 +107,7 @@ def _for_libpq(value: str) -> str:
 
 
 def _check(file: Path, url: str) -> None:
-    """Raises RetakeError, with the way back, for a SQLite file that is damaged, or gone where there is a copy of it."""
+    """Raises UsageError, with the way back, for a SQLite file that is damaged, or gone where there is a copy of it."""
     copy = _copy_of(file)
     damage = _damage(file) if file.exists() else "it is gone, but there is a copy of it" if copy.exists() else None
     if damage is None:
@@ -116,11 +116,12 @@ def _check(file: Path, url: str) -> None:
         kept = datetime.fromtimestamp(copy.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
         back = shlex.join(["cp", str(copy), str(file)])
         journal = shlex.join(["rm", "-f", f"{file}-journal"])
-        remedy = f"the copy of {kept} comes back with: {journal} && {back} (later runs are forgotten: nodes run again)"
+        remedy = f"restore the copy of {kept} with: {journal} && {back} (later runs are lost: their nodes run again)"
+        remedy += f"; to begin anew instead: {shlex.join(['rm', '-f', str(file), str(copy)])}"
     else:
         remedy = f"there is no copy of it; to begin anew: {shlex.join(['rm', str(file)])} (every node runs again, "
         remedy += "and the next model is not compared with the one in service)"
-    raise RetakeError(f"metadata.url {url} cannot be opened as a metadata store ({damage}); {remedy}")
+    raise UsageError(f"metadata.url {url} cannot be opened as a metadata store ({damage}); {remedy}")
 
 
 def _damage(file: Path) -> str | None:

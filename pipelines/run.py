@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(printable(f"pipelines.run: {error}"), file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
-        print(printable(f"Interrupted. Go on with:\n  {command}"))
+        print(printable(f"Interrupted. Resume with:\n  {command}"))
         return INTERRUPTED
 
 

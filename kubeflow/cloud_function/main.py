@@ -46,6 +46,7 @@ HIDDEN = (".", "_", "beam-temp-")
 """How names of files and folders begin that hold nothing to read; Beam writes its files in such a folder first."""
 
 RECORDS = re.compile(r"\.(tfrecords?|tfrec)(\.gz)?(-\d{5,}-of-\d{5,})?(\.gz)?$", re.IGNORECASE)
+SHARD = re.compile(r"-\d{5,}-of-\d{5,}")
 """How names of record files end: see components/example_gen.py."""
 
 FIELDS = {
@@ -290,7 +291,7 @@ def check(found: Object) -> None:
         raise Ignored("not named as a record file, such as x.tfrecord or x.tfrecord.gz")
     if any(part.startswith(HIDDEN) for part in found.name.removeprefix(SETTINGS.prefix).split("/")):
         raise Ignored("temporary or hidden")
-    if not found.size:
+    if not found.size and not SHARD.search(found.name):  # A set of shards may hold empty ones.
         raise Ignored("empty")
 
 

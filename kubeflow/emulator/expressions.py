@@ -68,7 +68,7 @@ def substitute(text: str, find: Callable[[str], Any], most: int = MAX_FILLED) ->
         nonlocal length
         found = find(match[1])
         if found is None:
-            raise LookupError(f"{match[0]} stands for nothing in this task")
+            raise LookupError(f"the placeholder {match[0]} has no value in this task")
         told = found if isinstance(found, str) else json.dumps(found)
         length += len(told)
         if length > most:

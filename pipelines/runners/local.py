@@ -67,11 +67,13 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
                 summaries.write(summary, file)
         console.print()
         if code == 130:
-            console.print("Interrupted. Go on with:")
+            console.print("Interrupted. Resume with:")
         else:
             console.print(summaries.render(summary, time.monotonic() - begun, nodes=False))
         if code == 1:
-            console.print(f"\nEverything that was said is in {log}. Go on with:", markup=False, soft_wrap=True)
+            console.print(
+                f"\nThe full log is {log}. Once the cause is fixed, resume with:", markup=False, soft_wrap=True
+            )
         if code:
             console.print(f"  {command}", markup=False, soft_wrap=True)
     return code

@@ -54,7 +54,7 @@ CONTINENTS = {"US": "us-", "NA": "us-", "EU": "europe-", "AS": "asia-"}
 STAND_INS = {"project": "local-project", "region": "local-vertex1", "image": "local"}
 """What a job on this machine's Vertex names where the configuration says nothing: it looks at none of them."""
 
-NETWORK = "is the network there?"
+NETWORK = "check the network connection"
 
 SECONDS = 30
 POLL_SECONDS, POLL_SECONDS_HERE = 10, 0.3

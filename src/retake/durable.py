@@ -16,7 +16,7 @@ WRITTEN = "written"
 """The custom property that an artifact keeps the `contents` of its folder in, as JSON."""
 
 _MARKERS = ("BLESSED", "NOT_BLESSED")
-"""TFX's files that say all by their names, and hold nothing."""
+"""TFX's marker files: empty, only their names mean something."""
 
 _NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 """What file systems without such a call answer to the fsync of a folder. One that may not be read is not ours."""

@@ -24,6 +24,10 @@ DAMAGED = "damaged or cut off"
 TOO_MANY_BYTES = "over the byte limit"
 TOO_MANY_PIXELS = "over the pixel limit"
 TOO_MANY_SCANS = "over the limit of 100 JPEG scans"
+TOO_MANY_CHUNKS = "over the limit of 10,000 PNG chunks"
+
+MAX_CHUNKS = 10_000
+"""Of a PNG: 20 MB in chunks of 4 kB have half as many."""
 
 MAX_SCANS = 100
 """A scan of a few bytes makes the decoder visit the whole picture; a progressive JPEG has about 10 scans."""
@@ -70,6 +74,7 @@ REASONS = (
     TOO_MANY_BYTES,
     TOO_MANY_PIXELS,
     TOO_MANY_SCANS,
+    TOO_MANY_CHUNKS,
     *map(unsupported, _UNSUPPORTED),
 )
 
@@ -208,8 +213,11 @@ def _check_jpeg(encoded: bytes) -> None:
 
 def _check_png(encoded: bytes) -> None:
     """Checks the chunks of pixels: Pillow stops at the last pixel, and TensorFlow reads on to the checksum."""
-    at, kind = 8, b""
+    at, kind, chunks = 8, b"", 0
     while kind != b"IEND" and at + 12 <= len(encoded):
+        chunks += 1
+        if chunks > MAX_CHUNKS:
+            raise ValueError(TOO_MANY_CHUNKS)
         length, kind = struct.unpack_from(">I4s", encoded, at)
         checksum = encoded[at + 8 + length : at + 12 + length]
         if kind == b"IDAT" and checksum != zlib.crc32(encoded[at + 4 : at + 8 + length]).to_bytes(4, "big"):

@@ -32,7 +32,7 @@ from retake import images as pictures
 from retake.config import DataSection
 from retake.errors import RetakeError, UsageError
 from retake.files import open_regular
-from retake.terminal import in_one_line
+from retake.terminal import in_one_line, printable
 
 MISSING_LABEL = "missing label"
 LABEL_OUT_OF_RANGE = "label out of range"
@@ -112,7 +112,7 @@ def pack(
         [0]
     """
     if not out.name.endswith((".tfrecord", ".tfrecord.gz")):
-        raise UsageError(f"{out} must end in .tfrecord or .tfrecord.gz: the pipeline reads no other names")
+        raise UsageError(f"{out} must end in .tfrecord, or in .tfrecord.gz to be compressed")
     if not force and os.path.lexists(out):
         raise UsageError(_exists(out))
     folders = _folders(images)
@@ -153,7 +153,7 @@ def pack(
             )
     missing = [name for name in classes if name not in label_of.values()]
     if missing:
-        print(f"retake: warning: {images} has no folder for {_names(missing)}", file=sys.stderr)
+        print(printable(f"retake: warning: {images} has no folder for {_names(missing)}"), file=sys.stderr)
 
     groups: dict[bytes, list[_File]] = defaultdict(list)
     for file in packed:
@@ -518,7 +518,7 @@ def _shown(label: str | list[int] | None) -> str:
         return MISSING_LABEL
     if isinstance(label, list) and len(label) > _ONE_HOT_SHOWN:
         return f"{len(label):,} numbers, {max(label)} at {label.index(max(label)):,}"
-    text = in_one_line(label)
+    text = in_one_line(str(label)[: _LONGEST + 1])
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 

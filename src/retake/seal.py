@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from retake import durable
 from retake.files import open_regular
 
 SEAL = "assets.extra/retake_seal"
@@ -95,6 +96,7 @@ def _key(make: bool) -> bytes:
             os.fsync(stream.fileno())
         with suppress(FileExistsError):
             os.link(unfinished, file)
+        durable.sync(file)
     finally:
         unfinished.unlink(missing_ok=True)
     return _read(file)

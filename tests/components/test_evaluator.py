@@ -94,10 +94,10 @@ def test_the_first_model_is_judged_by_all_pictures_together_and_not_by_its_weake
 ):
     blessed, reason, made = judge(tmp_path, pictures, right(right.total, wrong_class=1), min_accuracy=0.5)
     assert blessed
-    assert reason == f"accuracy {metrics(made)['accuracy']:.3f} reaches 0.5; no blessed model yet"
+    assert reason == f"accuracy {metrics(made)['accuracy']:.3f} reaches 0.5; no blessed model to compare with"
     assert metrics(made)["recall"] == {"red": 1, "green": 0, "blue": 1}
     assert metrics(made, BASELINE_METRICS_PROPERTY) is None
-    assert said == ["no blessed model yet"]
+    assert said == ["no blessed model to compare with"]
 
 
 def test_a_model_below_the_bound_is_refused_and_one_exactly_at_it_is_blessed(tmp_path, pictures, right):

@@ -187,6 +187,12 @@ def test_what_is_not_safe_to_decode_is_refused_with_the_reason(image, message):
     assert message in refusal(image)
 
 
+def test_a_film_behind_a_jpeg_is_no_scan():
+    image = filled("red", kind="JPEG")
+    film = np.random.default_rng(7).integers(0, 256, MAX_BYTES - len(image) - 900, np.uint8).tobytes()
+    assert (pixels(image + b"\xff\xda\0\2" * 200 + film) == pixels(image)).all()
+
+
 def test_what_is_no_pixel_of_a_png_never_reaches_the_decoder():
     image, damaged = filled("red"), b"\0\0\0\x04zTXtk\0\0\0none"
     assert (pixels(image[:33] + damaged + image[33:-12] + damaged + image[-12:]) == pixels(image)).all()

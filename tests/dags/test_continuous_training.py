@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -457,6 +458,7 @@ def test_a_file_is_packed_or_not_by_its_first_bytes_and_a_broken_one_is_not_whol
     (tmp_path / "flipped.tfrecord.gz").write_bytes(content[:40] + bytes(200) + content[240:])
     (tmp_path / "huge.tfrecord.gz").write_bytes(gzip.compress(b"\xff" * 64))
     (tmp_path / "text.tfrecord").write_text("no record at all, but a line of text")
+    os.mkfifo(tmp_path / "pipe.tfrecord-00000-of-00001")
     assert sorted(found(definitions, tmp_path).whole) == sorted([str(packed), str(plain)])
 
 

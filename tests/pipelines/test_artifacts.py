@@ -10,7 +10,7 @@ from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipelines import artifacts, metadata
-from retake import durable
+from retake import durable, seal
 from retake.errors import RetakeError
 
 
@@ -20,7 +20,12 @@ def store(tmp_path: Path) -> MetadataStore:
 
 
 def written(
-    store: MetadataStore, folder: Path, settled: bool = True, version: Path | None = None, below: str = "."
+    store: MetadataStore,
+    folder: Path,
+    settled: bool = True,
+    version: Path | None = None,
+    below: str = ".",
+    kind: str = "Model",
 ) -> mlmd.Artifact:
     """A live output of Trainer that is a SavedModel, in the store; for a push, the version is that."""
     folder.mkdir(parents=True)
@@ -29,7 +34,7 @@ def written(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("whole")
     artifact = mlmd.Artifact(
-        type_id=store.put_artifact_type(mlmd.ArtifactType(name="Thing")), uri=str(folder), state=mlmd.Artifact.LIVE
+        type_id=store.put_artifact_type(mlmd.ArtifactType(name=kind)), uri=str(folder), state=mlmd.Artifact.LIVE
     )
     if version:
         artifact.custom_properties["pushed_destination"].string_value = str(version)
@@ -81,9 +86,10 @@ def test_a_damaged_model_gets_back_what_it_held_from_the_version_that_was_pushed
 ) -> None:
     folder, version = tmp_path / "Trainer" / "model" / "6", tmp_path / "models" / "birds" / "7"
     model = written(store, folder, below="Format-Serving")
-    push = written(store, tmp_path / "Pusher" / "pushed_model" / "9", version=version)
+    push = written(store, tmp_path / "Pusher" / "pushed_model" / "9", version=version, kind="PushedModel")
     (version / "assets.extra").mkdir()
     (version / "assets.extra" / "pushed_from.json").write_text("{}")
+    seal.put(version)
     pusher = mlmd.Execution(type_id=store.put_execution_type(mlmd.ExecutionType(name="Pusher")))
     given = mlmd.Event(type=mlmd.Event.INPUT, artifact_id=model.id)
     made = mlmd.Event(type=mlmd.Event.OUTPUT, artifact_id=push.id)
@@ -96,8 +102,8 @@ def test_a_damaged_model_gets_back_what_it_held_from_the_version_that_was_pushed
     assert durable.contents(folder) == before
     assert caplog.messages[0].endswith(f"Format-Serving/saved_model.pb is empty; it was copied back from {version}")
 
-    for damaged in (folder / "Format-Serving", version):
-        (damaged / "saved_model.pb").write_text("")
+    (folder / "Format-Serving" / "saved_model.pb").write_text("")
+    (version / "saved_model.pb").write_text("another one, which nobody sealed")
     assert not is_live(store, model)
 
 

@@ -166,7 +166,7 @@ def test_a_run_cut_short_leaves_finished_nodes_to_the_next_and_no_half_model(
     else:
         assert code == 130
         assert "interrupted" in said and "Traceback" not in said
-        (place.folder / "go_on").write_text(said.rpartition("Go on with:\n")[2].strip())
+        (place.folder / "go_on").write_text(said.rpartition("Resume with:\n")[2].strip())
 
 
 @pytest.fixture(scope="module")

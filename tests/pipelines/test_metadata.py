@@ -50,7 +50,7 @@ def test_a_damaged_store_is_refused_and_the_command_that_is_named_brings_the_cop
 
     message = str(error.value)
     assert "\n" not in message
-    command = message.partition("comes back with: ")[2].partition(" (")[0]
+    command = message.partition("restore the copy of ")[2].partition(" with: ")[2].partition(" (")[0]
     subprocess.run(command, shell=True, check=True)  # noqa: S602
     assert types(file) == ["Thing"]
 

@@ -205,7 +205,7 @@ def test_inputs_that_are_damaged_are_named_and_left_to_a_new_run(
     assert told.code == 1
     [message] = told.err.splitlines()
     assert message.startswith(f"SchemaGen: {statistics} is ") and damage in message
-    assert message.endswith("begin another run, which makes it again")
+    assert message.endswith("start a new run: it makes this output again")
 
 
 def test_nodes_that_do_not_need_one_another_run_at_the_same_time(side_by_side: list[Told]) -> None:

@@ -266,6 +266,13 @@ class TestTask:
         assert "nowhere is not a folder" in (tmp_path / "task" / "failure.txt").read_text()
         assert "Traceback" not in ended.stderr
 
+    def test_an_attempt_does_not_keep_the_reason_of_an_earlier_one(
+        self, compiled: vertex.Compiled, data: Path, tmp_path: Path
+    ) -> None:
+        Task(tmp_path / "task", compiled, tmp_path / "nowhere").hook()
+        assert Task(tmp_path / "task", compiled, data).hook().returncode == 0
+        assert not (tmp_path / "task" / "failure.txt").exists()
+
 
 class TestUsage:
     @pytest.mark.parametrize("name", ["project", "region", "image"])

@@ -48,6 +48,12 @@ def many_scans(number):
     return encoded[:-2] + encoded[encoded.rindex(b"\xff\xda") : -2] * number + b"\xff\xd9"
 
 
+def many_chunks(number):
+    """A PNG with empty chunks of an unknown kind."""
+    encoded = encode(photo(), "PNG")
+    return encoded[:33] + chunk(b"teXt", b"") * number + encoded[33:]
+
+
 TAKEN = {
     "a JPEG": encode(photo(), "JPEG"),
     "a progressive JPEG": encode(photo(), "JPEG", progressive=True),
@@ -174,6 +180,7 @@ def test_an_end_that_only_pillow_does_without_is_missed(encoded):
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", images.unsupported("EPS")),
         (b"%PDF-1.7\n", images.unsupported("PDF")),
         (many_scans(101), images.TOO_MANY_SCANS),
+        (many_chunks(10_001), images.TOO_MANY_CHUNKS),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_one_of_the_fixed_reasons(encoded, reason):

@@ -5,6 +5,7 @@ import io
 import os
 import random
 import struct
+import tracemalloc
 import unicodedata
 import zlib
 from pathlib import Path
@@ -132,7 +133,7 @@ def test_compression_is_known_by_the_first_bytes_and_not_by_the_name(folder, tmp
 
 
 def test_another_ending_is_refused_before_anything_is_read(tmp_path):
-    with pytest.raises(UsageError, match=r"must end in \.tfrecord or \.tfrecord\.gz"):
+    with pytest.raises(UsageError, match=r"must end in \.tfrecord, or in \.tfrecord\.gz"):
         records.pack(tmp_path / "nowhere", tmp_path / "packed.tfrecords", CLASSES, {})
 
 
@@ -399,6 +400,16 @@ def test_labels_and_names_cannot_forge_lines_of_a_report_or_steer_a_terminal(tmp
     assert r"x\x1b[31m.tfrecord: 2 examples" in report and "\x1b" not in report
     assert main(["records", "inspect", str(tmp_path / "\x1b[2J")]) == 1
     assert r"\x1b[2J cannot be read" in capsys.readouterr().err
+
+
+def test_a_long_label_is_cut_before_it_is_escaped(tmp_path):
+    write(tmp_path / "x.tfrecord", [example(image=[b"text"], label=[b"\0" * 20_000_000])])
+    tracemalloc.start()
+    report = records.inspect(tmp_path / "x.tfrecord")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert max(map(len, report.splitlines())) < 500
+    assert peak < 200_000_000
 
 
 def test_a_long_one_hot_label_is_told_in_short(tmp_path):
