@@ -14,7 +14,7 @@ from retake.errors import RetakeError
 
 WeightsOrigin = Literal["imagenet", "file", "random"]
 
-CALIBRATION_CHUNK = 4
+CALIBRATION_CHUNK = 2
 
 
 class Backbone(NamedTuple):

@@ -36,7 +36,7 @@ HEAD_BATCH = 128
 SETTLED_EPOCHS = 10
 """The first steps overshoot, and now and then happen to be the best; a head of them would be a matter of luck."""
 
-FORWARD_CHUNK = 16
+FORWARD_CHUNK = 8
 """Pictures that go through the network at once where it is not trained; memory grows with it, speed does not."""
 
 PIXEL_CACHE_BYTES = 256 * 2**20
