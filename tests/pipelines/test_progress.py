@@ -20,6 +20,7 @@ def logger() -> logging.Logger:
 def test_what_nodes_say_cannot_steer_a_terminal(logger: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logger, "handlers", [])
     monkeypatch.setattr(logger, "level", logger.level)
+    monkeypatch.setattr(logger, "propagate", False)  # pytest-xdist cannot report a lone surrogate.
     console = Console(file=StringIO(), width=80)
     progress.Progress(console)
     logger.info("file \x1b[2J of %s", "caf\udce9")
