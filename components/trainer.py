@@ -37,7 +37,7 @@ SETTLED_EPOCHS = 10
 """The first steps overshoot, and now and then happen to be the best; a head of them would be a matter of luck."""
 
 FORWARD_CHUNK = 8
-"""Pictures that go through the network at once where it is not trained; memory grows with it, speed does not."""
+"""Pictures that go through the network at once where it is not trained: peak memory grows with it."""
 
 PIXEL_CACHE_BYTES = 256 * 2**20
 
