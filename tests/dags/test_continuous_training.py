@@ -456,10 +456,15 @@ def test_a_file_is_packed_or_not_by_its_first_bytes_and_a_broken_one_is_not_whol
     plain = write_records(tmp_path / "really-packed.tfrecord", coloured(1)).rename(tmp_path / "plain.tfrecord.gz")
     content = packed.read_bytes()
     (tmp_path / "flipped.tfrecord.gz").write_bytes(content[:40] + bytes(200) + content[240:])
-    (tmp_path / "huge.tfrecord.gz").write_bytes(gzip.compress(b"\xff" * 64))
     (tmp_path / "text.tfrecord").write_text("no record at all, but a line of text")
     os.mkfifo(tmp_path / "pipe.tfrecord-00000-of-00001")
     assert sorted(found(definitions, tmp_path).whole) == sorted([str(packed), str(plain)])
+
+
+def test_a_record_over_the_bound_is_left_to_the_run_which_names_its_file(definitions: Path, tmp_path: Path) -> None:
+    huge = tmp_path / "huge.tfrecord.gz"
+    huge.write_bytes(gzip.compress(b"\xff" * 64))
+    assert found(definitions, tmp_path).whole == [str(huge)]
 
 
 def test_whole_files_wait_a_while_for_one_that_is_not_and_longer_while_the_training_is_paused(

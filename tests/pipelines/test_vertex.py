@@ -269,8 +269,8 @@ class TestTask:
     def test_an_attempt_does_not_keep_the_reason_of_an_earlier_one(
         self, compiled: vertex.Compiled, data: Path, tmp_path: Path
     ) -> None:
-        Task(tmp_path / "task", compiled, tmp_path / "nowhere").hook()
-        assert Task(tmp_path / "task", compiled, data).hook().returncode == 0
+        assert Task(tmp_path / "task", compiled, tmp_path / "nowhere").hook().returncode == 1
+        assert Task(tmp_path / "task", compiled, data).hook()["parameterValues"]["span"] == 0
         assert not (tmp_path / "task" / "failure.txt").exists()
 
 
