@@ -78,7 +78,7 @@ def run_fn(fn_args: FnArgs) -> None:
     classes: list[str] = fn_args.custom_config["classes"]
     keras.utils.set_random_seed(config.seed)
 
-    to_pixels = tft.TFTransformOutput(fn_args.transform_output).transform_features_layer()
+    to_pixels = transform_of(fn_args.transform_output)
     train = Split(fn_args.train_files, to_pixels, config)
     weights = train.weights(config, len(classes))
     with _strategy().scope():
@@ -112,6 +112,16 @@ def run_fn(fn_args: FnArgs) -> None:
     tf.io.gfile.makedirs(path.rpartition("/")[0])
     with tf.io.gfile.GFile(path, "w") as file:
         json.dump(card, file, indent=2)
+
+
+def transform_of(transform_output: str) -> Any:
+    """The transform graph as a function from string[n] to pixels float32[n, size, size, 3], traced once."""
+    layer = tft.TFTransformOutput(transform_output).transform_features_layer()
+    return tf.function(
+        lambda encoded: layer({"image": encoded[:, None]})["pixels"],
+        input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
+    )
 
 
 class Schedule(NamedTuple):
@@ -153,7 +163,7 @@ class Split:
         return (
             records.batch(FORWARD_CHUNK)
             .map(
-                lambda records: self._to_pixels({"image": _parse(records)["image"][:, None]})["pixels"],
+                lambda records: self._to_pixels(_parse(records)["image"]),
                 num_parallel_calls=2,
             )
             .prefetch(2)
@@ -394,8 +404,7 @@ def _export(model: keras.Model, to_pixels: Any, classes: list[str], folder: str)
 
         def step(i: tf.Tensor, answers: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             chunk = encoded[i * FORWARD_CHUNK : (i + 1) * FORWARD_CHUNK]
-            pixels = to_pixels({"image": chunk[:, None]})["pixels"]
-            return i + 1, answers.write(i, model(pixels, training=False))
+            return i + 1, answers.write(i, model(to_pixels(chunk), training=False))
 
         answers = tf.TensorArray(tf.float32, chunks, infer_shape=False, element_shape=[None, len(classes)])
         return tf.while_loop(lambda i, _: i < chunks, step, (0, answers))[1].concat()

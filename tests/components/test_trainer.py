@@ -9,12 +9,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_transform as tft
 from colours import CLASSES, coloured, config, example, picture, write_records
 from one_node import card, column, examples_from, saved_model, split, train, transform_graph_for
 
 from components import backbones, trainer
-from components.trainer import Split
+from components.trainer import Split, transform_of
 from retake.errors import RetakeError
 
 MOBILENET = Path(__file__).parents[2].parent / "shared" / "weights" / "mobilenetv2_0.35_224_notop.weights.h5"
@@ -43,7 +42,7 @@ def unseen(per_class=4):
 
 
 def rest_of(examples, graph, **settings):
-    to_pixels = tft.TFTransformOutput(graph.uri).transform_features_layer()
+    to_pixels = transform_of(graph.uri)
     return Split([f"{examples.uri}/Split-train/*"], to_pixels, config(trainer=settings).trainer)
 
 

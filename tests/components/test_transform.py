@@ -12,13 +12,12 @@ from struct import pack
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_transform as tft
 from colours import config, encoded, picture
 from one_node import column, saved_model, split
 from PIL import Image
 
 from components import transform
-from components.trainer import Split
+from components.trainer import Split, transform_of
 from retake import images
 
 SIZE = 32
@@ -234,7 +233,7 @@ def test_a_pixel_in_training_is_the_same_pixel_in_serving(colours, graph, traine
     examples = column(split(colours, "train"), "image")[:20]
     expected = np.stack([pixels(image) for image in examples])
 
-    to_pixels = tft.TFTransformOutput(graph.uri).transform_features_layer()
+    to_pixels = transform_of(graph.uri)
     training = Split([f"{colours.uri}/Split-train/*"], to_pixels, config().trainer).sample(20)
     assert (training == expected).all()
 
