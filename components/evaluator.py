@@ -1,9 +1,14 @@
-"""Evaluator: TFMA on the eval split, and the gate: good enough, and not worse than the model in service."""
+"""Evaluator: TFMA on the eval split, and the gate: good enough, and not worse than the model in service.
+
+TFMA measures both models and judges what needs one of them: `min_accuracy` and `min_recall`. `retake.gate` compares the
+two, picture by picture, on what TFMA's own extractors saw (`components.outcomes`).
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +16,17 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tfx import types
 from tfx.components import Evaluator
-from tfx.components.evaluator import executor
+from tfx.components.evaluator import constants, executor
 from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils
-from tfx.utils import path_utils
+from tfx.utils import io_utils, path_utils
 
+from components import extractors, outcomes
 from components.trainer import MODEL_CARD
 from retake import durable
+from retake import gate as rule
 from retake.config import EvaluatorSection
+from retake.gate import Comparison
 
 REASON_PROPERTY = "reason"
 """Custom property of the ModelBlessing artifact: why it is blessed or not, in words."""
@@ -27,6 +35,12 @@ METRICS_PROPERTY = "metrics"
 BASELINE_METRICS_PROPERTY = "baseline_metrics"
 """Custom properties of the ModelEvaluation artifact: JSON {"accuracy": …, "precision": {class: …}, …}."""
 
+COMPARISON_PROPERTY = "comparison"
+"""Custom property of the ModelEvaluation artifact: JSON {slice: retake.gate.Comparison}, or null."""
+
+GATE_PROPERTY = "gate"
+"""Execution property: the configuration's section `evaluator` as JSON."""
+
 _ACCURACY = "sparse_categorical_accuracy"
 _ROUNDING = 1e-6
 """TFMA computes in float32, where 7 of 10 are less than 0.7."""
@@ -34,16 +48,21 @@ _ROUNDING = 1e-6
 _log = logging.getLogger("retake")
 
 
-def eval_config(config: EvaluatorSection) -> tfma.EvalConfig:
-    """What TFMA measures and what the gate asks for; the change threshold counts only where there is a baseline."""
-    threshold = tfma.MetricThreshold(
-        value_threshold=tfma.GenericValueThreshold(lower_bound={"value": config.min_accuracy - _ROUNDING}),
-        change_threshold=tfma.GenericChangeThreshold(
-            absolute={"value": -config.max_regression - _ROUNDING}, direction=tfma.MetricDirection.HIGHER_IS_BETTER
-        ),
-    )
+def eval_config(config: EvaluatorSection, classes: list[str]) -> tfma.EvalConfig:
+    """What TFMA measures, and what the gate asks of the candidate alone."""
+    floors = {(): config.min_accuracy} | {
+        (("label", str(classes.index(name))),): recall for name, recall in config.min_recall.items()
+    }
     # For all pictures together: a plain `threshold` would hold for every class by itself.
-    gate = tfma.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=threshold)
+    gates = [
+        tfma.PerSliceMetricThreshold(
+            slicing_specs=[tfma.SlicingSpec(feature_values=dict(pictures))],
+            threshold=tfma.MetricThreshold(
+                value_threshold=tfma.GenericValueThreshold(lower_bound={"value": floor - _ROUNDING})
+            ),
+        )
+        for pictures, floor in floors.items()
+    ]
     return tfma.EvalConfig(
         model_specs=[
             tfma.ModelSpec(signature_name="serving_default", label_key="label", prediction_key="probabilities"),
@@ -53,7 +72,7 @@ def eval_config(config: EvaluatorSection) -> tfma.EvalConfig:
             tfma.MetricsSpec(
                 metrics=[
                     tfma.MetricConfig(class_name="ExampleCount"),
-                    tfma.MetricConfig(class_name="SparseCategoricalAccuracy", per_slice_thresholds=[gate]),
+                    tfma.MetricConfig(class_name="SparseCategoricalAccuracy", per_slice_thresholds=gates),
                     tfma.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
                 ]
             ),
@@ -62,7 +81,7 @@ def eval_config(config: EvaluatorSection) -> tfma.EvalConfig:
 
 
 class Executor(executor.Executor):
-    """TFMA's evaluation, with a baseline that cannot be compared set aside, and with the outcome in words."""
+    """TFMA's evaluation, then the comparison, with a baseline that cannot be compared set aside, and all in words."""
 
     def Do(
         self,
@@ -70,34 +89,91 @@ class Executor(executor.Executor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
+        gate = EvaluatorSection.model_validate_json(exec_properties[GATE_PROPERTY])
         candidate = artifact_utils.get_single_instance(input_dict["model"])
+        evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
+        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         baselines = input_dict.get("baseline_model") or []
         obstacle = _obstacle(baselines, candidate)
         if obstacle:
             _log.info("%s", obstacle)
             input_dict = {**input_dict, "baseline_model": []}
+        outcomes.FOLDER.set(evaluation.uri)
         super().Do(input_dict, output_dict, exec_properties)
 
-        evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
-        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         if baselines:  # Also where it was set aside: the resolver reads here what the candidate was judged against.
             blessing.set_int_custom_property("baseline_model_id", baselines[0].id)
         classes = _card(candidate)["classes"]
         # TFMA names the models where there are two of them.
-        metrics = readable_metrics(evaluation.uri, "" if obstacle else "candidate", classes)
-        baseline = None if obstacle else readable_metrics(evaluation.uri, "baseline", classes)
+        metrics = readable_metrics(evaluation.uri, "" if obstacle else outcomes.CANDIDATE, classes)
+        baseline = None if obstacle else readable_metrics(evaluation.uri, outcomes.BASELINE, classes)
+        comparison = None if obstacle else _compare(evaluation.uri, _card(baselines[0]).get("sources"), gate)
         evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(metrics))
         evaluation.set_string_custom_property(BASELINE_METRICS_PROPERTY, json.dumps(baseline))
-        blessed = blessing.get_int_custom_property("blessed") == 1
-        gate = _gate(exec_properties)
-        reason = _reason(blessed, gate, metrics["accuracy"], baseline["accuracy"] if baseline else None, obstacle)
-        blessing.set_string_custom_property(REASON_PROPERTY, reason)
+        told = {name: each.model_dump() for name, each in comparison.items()} if comparison else None
+        evaluation.set_string_custom_property(COMPARISON_PROPERTY, json.dumps(told))
+        if comparison and any(each.worse for each in comparison.values()):
+            _refuse(blessing)
+        blessing.set_string_custom_property(REASON_PROPERTY, _reason(gate, metrics, comparison, obstacle))
 
 
 class GatedEvaluator(Evaluator):
-    """TFX's Evaluator with this executor."""
+    """TFX's Evaluator with this executor.
+
+    Args:
+      gate: what is asked of a candidate.
+      classes: names by the label's index.
+      channels: TFX's `examples`, `model`, `baseline_model` and `schema`.
+    """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+    def __init__(self, gate: EvaluatorSection, classes: list[str], **channels: Any):
+        super().__init__(eval_config=eval_config(gate, classes), module_path=extractors.__name__, **channels)
+        self.spec.exec_properties[GATE_PROPERTY] = gate.model_dump_json()
+
+
+def _compare(evaluation: str, sources: Any, gate: EvaluatorSection) -> dict[str, Comparison]:
+    """The comparison by slice.
+
+    Args:
+      evaluation: the folder with the pictures' outcomes.
+      sources: record files that the model in service was trained on; None where it does not say so.
+      gate: bounds and confidence.
+    """
+    right: dict[tuple[str, str], tuple[bool, bool]] = {}
+    old = set()
+    for row in outcomes.read(evaluation):
+        picture = row["sha256"], row["label"]
+        right[picture] = row[outcomes.CANDIDATE] == row["label"], row[outcomes.BASELINE] == row["label"]
+        if sources is not None and row["source"] in sources:
+            old.add(picture)  # Also where a new file has it once more.
+    slices = {rule.OLD: set(right) & old, rule.NEW: set(right) - old}
+    if sources is None:
+        slices = {rule.TOGETHER: set(right)}
+    bounds = {rule.NEW: gate.max_regression_new}
+    made = {}
+    for name, pictures in slices.items():
+        counts = Counter(right[picture] for picture in pictures)
+        if pictures:
+            made[name] = rule.compare(
+                gained=counts[True, False],
+                lost=counts[False, True],
+                both=counts[True, True],
+                pictures=len(pictures),
+                confidence=gate.confidence,
+                max_regression=bounds.get(name, gate.max_regression),
+            )
+    return made
+
+
+def _refuse(blessing: types.Artifact) -> None:
+    """Makes of TFX's verdict the opposite, if it was blessed."""
+    blessed = f"{blessing.uri}/{constants.BLESSED_FILE_NAME}"
+    if tf.io.gfile.exists(blessed):
+        tf.io.gfile.remove(blessed)
+    io_utils.write_string_file(f"{blessing.uri}/{constants.NOT_BLESSED_FILE_NAME}", "")
+    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, constants.NOT_BLESSED_VALUE)
 
 
 def _obstacle(baselines: list[types.Artifact], candidate: types.Artifact) -> str | None:
@@ -154,25 +230,22 @@ def readable_metrics(evaluation: str, model_name: str, classes: list[str]) -> di
     }
 
 
-def _gate(exec_properties: dict[str, Any]) -> tuple[float, float]:
-    config = json.loads(exec_properties["eval_config"])
-    metrics = [metric for spec in config["metrics_specs"] for metric in spec["metrics"]]
-    [threshold] = [gate["threshold"] for metric in metrics for gate in metric.get("per_slice_thresholds", [])]
-    return (
-        threshold["value_threshold"]["lower_bound"] + _ROUNDING,
-        -threshold["change_threshold"]["absolute"] - _ROUNDING,
-    )
-
-
 def _reason(
-    blessed: bool, gate: tuple[float, float], accuracy: float, baseline: float | None, obstacle: str | None
+    gate: EvaluatorSection, metrics: dict[str, Any], comparison: dict[str, Comparison] | None, obstacle: str | None
 ) -> str:
-    min_accuracy, max_regression = gate
-    measured = f"accuracy {accuracy:.3f}"
-    if accuracy < min_accuracy - _ROUNDING:
-        return f"{measured} is below evaluator.min_accuracy {min_accuracy:g}"
-    if baseline is None:
-        return f"{measured} reaches {min_accuracy:g}; {obstacle}"
-    if not blessed:
-        return f"{measured} is worse than the blessed model's {baseline:.3f} by more than {max_regression:g}"
-    return f"{measured} reaches {min_accuracy:g} and stands up to the blessed model's {baseline:.3f}"
+    accuracy, recall = metrics["accuracy"], metrics["recall"]
+    told = [
+        f"recall of {name} {recall[name]:.3f} is below evaluator.min_recall {floor:g}"
+        for name, floor in gate.min_recall.items()
+        if recall[name] < floor - _ROUNDING
+    ]
+    if accuracy < gate.min_accuracy - _ROUNDING:
+        told.insert(0, f"accuracy {accuracy:.3f} is below evaluator.min_accuracy {gate.min_accuracy:g}")
+    if comparison is None:
+        return "; ".join(told) or f"accuracy {accuracy:.3f} reaches {gate.min_accuracy:g}; {obstacle}"
+    told.append(rule.in_words(comparison))
+    if rule.TOGETHER in comparison:
+        told.append(
+            "the blessed model does not say what it was trained on, so old and new pictures are judged together"
+        )
+    return "; ".join(told)

@@ -11,6 +11,7 @@ import fnmatch
 import hashlib
 import json
 import logging
+from collections import Counter
 from typing import Any, NamedTuple
 
 import keras
@@ -29,7 +30,8 @@ from retake.config import ModelSection, TrainerSection
 from retake.errors import RetakeError
 
 MODEL_CARD = "assets.extra/retake.json"
-"""In the SavedModel's folder: {"classes": […], "backbone": …, "weights": …, "image_size": …, "pictures": n}."""
+"""In the SavedModel's folder: {"classes": […], "backbone": …, "weights": …, "image_size": …, "pictures": n, "sources":
+{record file: pictures of it that the model was trained on}}."""
 
 VALIDATION_PERCENT = 15
 HEAD_BATCH = 128
@@ -107,6 +109,7 @@ def run_fn(fn_args: FnArgs) -> None:
         "weights": backbone.weights,
         "image_size": model_config.image_size,
         "pictures": len(train.labels),
+        "sources": dict(sorted(Counter(train.sources).items())),
     }
     path = f"{fn_args.serving_model_dir}/{MODEL_CARD}"
     tf.io.gfile.makedirs(path.rpartition("/")[0])

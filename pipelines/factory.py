@@ -17,7 +17,7 @@ from tfx.types.standard_artifacts import Model, ModelBlessing
 from components import backbones, example_gen, features
 from components import trainer as trainer_function
 from components import transform as transform_graph
-from components.evaluator import GatedEvaluator, eval_config
+from components.evaluator import GatedEvaluator
 from components.example_gen import RecordsExampleGen
 from components.pusher import WholePusher
 from components.resolver import BaselineStrategy
@@ -99,8 +99,9 @@ def build(
         examples=examples.outputs["examples"],
         model=trainer.outputs["model"],
         baseline_model=resolver.outputs["model"],
-        eval_config=eval_config(config.evaluator),
         schema=schema.outputs["schema"],
+        gate=config.evaluator,
+        classes=config.data.classes,
     ).with_id("Evaluator")
     pusher = WholePusher(
         model=trainer.outputs["model"],

@@ -236,6 +236,7 @@ def summarize(
         dropped=counts.get("dropped", {}),
         metrics=_json(outputs, "evaluation", "metrics"),
         baseline_metrics=_json(outputs, "evaluation", "baseline_metrics"),
+        comparison=_json(outputs, "evaluation", "comparison"),
         blessed=bool(blessing.get("blessed")) if blessing else None,
         reason=failure or blessing.get("reason"),
         pushed_model=pushed.get("pushed_destination"),

@@ -104,7 +104,7 @@ class Progress(logging.Handler):
         elapsed = time.monotonic() - self._begun if seconds is None else seconds
         mark = {"complete": "[green]✓[/]", "cached": "[cyan]=[/]"}.get(state, "[red]✗[/]")
         took = "" if state == "cached" else f"{elapsed:6.1f} s"
-        self._console.print(f"{mark} {node:<17} {state:<9}{took}")
+        self._console.print(f"{mark} {node:<17} {state:<11} {took}")
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()

@@ -39,6 +39,7 @@ FIELDS = [
     "dropped",
     "metrics",
     "baseline_metrics",
+    "comparison",
     "blessed",
     "reason",
     "pushed_model",

@@ -155,7 +155,24 @@ class EvaluatorSection(Section):
     min_accuracy: Share = Field(0.5, description="A candidate below this accuracy on the eval split is not blessed.")
     max_regression: Share = Field(
         0.0,
-        description="How much worse than the latest blessed model a candidate may be on the same eval split.",
+        description="How much worse than the model in service a candidate may be on the same eval pictures, of the "
+        "record files that this model was trained on. It is refused where the whole interval of the difference lies "
+        "below that (docs/gate.md).",
+    )
+    max_regression_new: Share = Field(
+        0.0, description="The same on eval pictures of record files that are new to the model in service."
+    )
+    confidence: float = Field(
+        0.95,
+        gt=0,
+        lt=1,
+        description="Of the interval: a candidate that is as good as the model in service is refused in half of the "
+        "rest, 2.5% of cases.",
+    )
+    min_recall: dict[str, Share] = Field(
+        {},
+        description='Class → the share of its eval pictures that a candidate has to answer right: {"taco": 0.7}. '
+        "Classes that are not named have no bound of their own.",
     )
 
 
@@ -312,6 +329,14 @@ class Config(Section):
     airflow: AirflowSection = AirflowSection()
     vertex: VertexSection = VertexSection()
     kubeflow: KubeflowSection = KubeflowSection()
+
+    @field_validator("evaluator")
+    @classmethod
+    def _known_classes(cls, evaluator: EvaluatorSection, others: ValidationInfo) -> EvaluatorSection:
+        data = others.data.get("data")
+        if data and (unknown := [name for name in evaluator.min_recall if name not in data.classes]):
+            raise ValueError(f"min_recall names {', '.join(unknown)}; data.classes are {', '.join(data.classes)}")
+        return evaluator
 
     @model_validator(mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from retake import durable
+from retake import durable, gate
 from retake.errors import RetakeError
 from retake.terminal import in_lines, printable
 
@@ -53,6 +53,8 @@ class Summary(BaseModel):
         ``{"accuracy": 0.84, "precision": {"taco": 0.81}}``. None inside, or NaN, is a number not known.
         ``confusion`` is class → answered class → number of pictures.
       baseline_metrics: The same of the latest blessed model, None without one.
+      comparison: Of this run's model with the model in service on the same pictures, by slice of retake.gate: "old" and
+        "new", or "all" where they are not told apart. None where the two were not compared.
       blessed: The gate's verdict, None when it did not come to one.
       reason: Why the run failed or the model was not blessed.
       pushed_model: Where the model is, None when none was pushed.
@@ -72,6 +74,7 @@ class Summary(BaseModel):
     dropped: dict[str, int] = {}
     metrics: Metrics | None = None
     baseline_metrics: Metrics | None = None
+    comparison: dict[str, gate.Comparison] | None = None
     blessed: bool | None = None
     reason: str | None = None
     pushed_model: str | None = None
