@@ -22,14 +22,19 @@ FOR_RUNNERS = {
     **dict.fromkeys(("image", "dry_run"), ("vertex", "kubeflow")),
     "definitions": ("airflow",),
     "host": ("kubeflow",),
-    "summary": ("local", "vertex"),
+    **dict.fromkeys(("summary", "require_blessing"), ("local", "vertex")),
     "verbose": ("local",),
 }
 """Which runners an option is for; those that are not here are for all."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the pipeline and returns 0 (completed, blessed or not), 1 (failed), 2 (wrong usage) or 130 (interrupted)."""
+    """Runs the pipeline.
+
+    Returns:
+      0 (completed, blessed or not), 1 (failed), 2 (wrong usage), 3 (not blessed, with --require-blessing) or 130
+      (interrupted).
+    """
     _have_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = _parser()
@@ -113,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     vertex.add_argument("--wait", action="store_true", help="follow the job to its end")
     parser.add_argument("--host", metavar="URL", help="of Kubeflow Pipelines: kubeflow.host")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write the summary as JSON, too")
+    parser.add_argument(
+        "--require-blessing",
+        action="store_true",
+        help="exit with 3 where the model was not blessed; for vertex together with --wait",
+    )
     parser.add_argument("--verbose", action="store_true", help="show the libraries' own messages")
     return parser
 
@@ -122,6 +132,8 @@ def _check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None
         if options.runner not in runners and getattr(options, name) != parser.get_default(name):
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} is not for --runner {options.runner}, only for {' and '.join(runners)}")
+    if options.require_blessing and options.runner == "vertex" and not options.wait:
+        raise UsageError("--require-blessing needs --wait, without which nobody waits for the verdict")
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:

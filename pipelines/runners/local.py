@@ -37,7 +37,7 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
 
     Args:
       config: the whole configuration.
-      options: `summary` and `verbose` of the command.
+      options: `summary`, `require_blessing` and `verbose` of the command.
       command: the command line, which resumes a run that did not end.
 
     Returns:
@@ -45,6 +45,7 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
 
     Raises:
       RetakeError: a place that the run needs is not there or not writable; nothing was started.
+      NotBlessedError: the run is complete, and `require_blessing` asks for more.
     """
     begun = time.monotonic()
     if "://" in config.pipeline.root:
@@ -76,6 +77,8 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
             )
         if code:
             console.print(f"  {command}", markup=False, soft_wrap=True)
+    if options.require_blessing:
+        summaries.require_blessing(summary)
     return code
 
 

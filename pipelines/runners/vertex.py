@@ -98,7 +98,7 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
 
     Args:
       config: the whole configuration.
-      options: `dry_run`, `wait` and `summary` of the command.
+      options: `dry_run`, `wait`, `require_blessing` and `summary` of the command.
       command: unused; another call makes another job.
 
     Returns:
@@ -107,6 +107,7 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
     Raises:
       UsageError: a setting is missing; nothing was started.
       RetakeError: Google Cloud refuses or cannot be reached; nothing was submitted.
+      NotBlessedError: the job is complete, and `require_blessing` asks for more.
     """
     begun = time.monotonic()
     config = placed(config)
@@ -134,6 +135,8 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
         summaries.write(summary, options.summary)
     console.print()
     console.print(summaries.render(summary, time.monotonic() - begun, nodes=False))
+    if options.require_blessing:
+        summaries.require_blessing(summary)
     return 0 if summary.state == "complete" else 1
 
 

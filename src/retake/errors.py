@@ -1,4 +1,4 @@
-"""The two errors that a user meets: each is one readable message that says what, where and what to do next."""
+"""The errors that a user meets: each is one readable message that says what, where and what to do next."""
 
 
 class RetakeError(Exception):
@@ -11,3 +11,9 @@ class UsageError(RetakeError):
     """The command or its configuration is wrong, and nothing was started. Commands exit with 2."""
 
     code = 2
+
+
+class NotBlessedError(RetakeError):
+    """The run is complete, but its model did not pass the gate as `--require-blessing` asks. Commands exit with 3."""
+
+    code = 3

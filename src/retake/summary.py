@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from retake import durable, gate
-from retake.errors import RetakeError
+from retake.errors import NotBlessedError, RetakeError
 from retake.terminal import in_lines, printable
 
 RunState = Literal["complete", "failed"]
@@ -96,6 +96,12 @@ def write(summary: Summary, file: Path) -> None:
         durable.write(file, (summary.model_dump_json(indent=2) + "\n").encode())
     except OSError as error:
         raise RetakeError(f"the run's summary cannot be written to {file} ({error.strerror})") from None
+
+
+def require_blessing(summary: Summary) -> None:
+    """Raises NotBlessedError where a complete run's model was not blessed."""
+    if summary.state == "complete" and not summary.blessed:
+        raise NotBlessedError(f"the model was not blessed: {summary.reason}")
 
 
 def render(summary: Summary, seconds: float | None = None, nodes: bool = True) -> RenderableType:
