@@ -251,6 +251,8 @@ class RunnerContract:
         assert states(grown.outcome)["Trainer"] == "complete"
         assert grown.outcome.summary["blessed"] is True
         assert grown.outcome.summary["baseline_metrics"]["accuracy"] >= 0.6
+        assert set(grown.outcome.summary["comparison"]) == {"old", "new"}
+        assert "old pictures: accuracy" in grown.outcome.summary["reason"]
 
     def test_the_retrained_model_is_pushed_as_a_higher_version_beside_the_first(
         self, first: Chapter, grown: Chapter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -13,7 +14,16 @@ from colours import CLASSES, coloured, config, write_records
 from one_node import artifact, column, examples_from, run_node, saved_model, schema_in, split
 from tfx.types import standard_artifacts
 
-from components.evaluator import BASELINE_METRICS_PROPERTY, METRICS_PROPERTY, REASON_PROPERTY, _obstacle
+from components import outcomes
+from components.evaluator import (
+    BASELINE_METRICS_PROPERTY,
+    COMPARISON_PROPERTY,
+    METRICS_PROPERTY,
+    REASON_PROPERTY,
+    _compare,
+    _obstacle,
+)
+from retake.config import EvaluatorSection
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +91,7 @@ def judge(folder, pictures, candidate, baseline=None, **gate):
     )
     blessing = made["blessing"]
     blessed = blessing.get_int_custom_property("blessed") == 1
-    assert (Path(blessing.uri) / "BLESSED").exists() == blessed
+    assert [path.name for path in Path(blessing.uri).iterdir()] == ["BLESSED" if blessed else "NOT_BLESSED"]
     return blessed, blessing.get_string_custom_property(REASON_PROPERTY), made
 
 
@@ -109,23 +119,87 @@ def test_a_model_below_the_bound_is_refused_and_one_exactly_at_it_is_blessed(tmp
     assert reason == f"accuracy {(number - 1) / right.total:.3f} is below evaluator.min_accuracy {bound:g}"
 
 
-def test_a_model_worse_than_the_one_in_service_is_refused(tmp_path, pictures, right):
-    better, worse = right(right.total - 1), right(right.total - 2)
+def test_a_model_worse_than_the_one_in_service_is_refused_with_the_answers_to_each_picture(tmp_path, pictures, right):
+    better, worse = right(right.total), right(right.total - 6)
     blessed, reason, made = judge(tmp_path, pictures, worse, better)
     assert not blessed
-    assert "is worse than the blessed model's" in reason and "by more than 0" in reason
-    assert metrics(made, BASELINE_METRICS_PROPERTY)["accuracy"] == pytest.approx(1 - 1 / right.total)
+    assert "points below the blessed model's 1.000 (95% interval" in reason
+    assert reason.endswith(
+        f"{right.total} pictures), more than chance explains; the blessed model does not say what it was trained on, "
+        "so old and new pictures are judged together"
+    )
+    assert metrics(made)["accuracy"] == pytest.approx(1 - 6 / right.total)
+    assert metrics(made, BASELINE_METRICS_PROPERTY)["accuracy"] == 1
     assert made["blessing"].get_int_custom_property("baseline_model_id") == better.id
     assert made["blessing"].get_int_custom_property("current_model_id") == worse.id
 
+    [comparison] = metrics(made, COMPARISON_PROPERTY).values()
+    assert (comparison["gained"], comparison["lost"], comparison["pictures"]) == (0, 6, right.total)
+    rows = {row["sha256"]: row for row in outcomes.read(made["evaluation"].uri)}
+    held_out = split(pictures, "eval")
+    for position, (image, label) in enumerate(
+        sorted(zip(column(held_out, "image"), column(held_out, "label"), strict=True))
+    ):
+        assert rows.pop(hashlib.sha256(image).hexdigest()) == {
+            "sha256": hashlib.sha256(image).hexdigest(),
+            "source": "colours.tfrecord",
+            "label": CLASSES[label],
+            "candidate": CLASSES[label if position < right.total - 6 else (label + 1) % 3],
+            "baseline": CLASSES[label],
+        }
+    assert not rows
 
-def test_a_loss_that_the_configuration_accepts_is_accepted_and_no_more(tmp_path, pictures, right):
-    best = right(right.total)
-    one, two = right(right.total - 1), right(right.total - 2)
-    assert judge(tmp_path, pictures, one, best, max_regression=1 / right.total)[0]
-    blessed, reason, _ = judge(tmp_path, pictures, two, best, max_regression=1 / right.total)
+
+def test_a_class_below_its_floor_is_refused_and_named(tmp_path, pictures, right):
+    floors = {"red": 1.0, "green": 0.5}
+    blessed, reason, _ = judge(tmp_path, pictures, right(right.total, wrong_class=1), min_recall=floors)
     assert not blessed
-    assert f"by more than {1 / right.total:g}" in reason
+    assert reason == "recall of green 0.000 is below evaluator.min_recall 0.5"
+
+
+class TestSlices:
+    """Old pictures are those of record files that the model in service was trained on."""
+
+    def compared(self, folder, rows, sources, **gate):
+        """Compares by (picture, record file, candidate is right, model in service is right)."""
+        lines = [
+            {
+                "sha256": str(picture),
+                "source": source,
+                "label": "red",
+                "candidate": "red" if candidate else "blue",
+                "baseline": "red" if baseline else "blue",
+            }
+            for picture, source, candidate, baseline in rows
+        ]
+        (folder / outcomes.FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return _compare(str(folder), sources, EvaluatorSection(**gate))
+
+    def test_a_candidate_that_learns_the_new_and_loses_the_old_is_refused_for_the_old(self, tmp_path):
+        rows = [(n, "old", False, True) for n in range(20)] + [(n, "new", True, False) for n in range(20, 60)]
+        made = self.compared(tmp_path, rows, {"old": 100})
+        assert {name: (each.pictures, each.worse) for name, each in made.items()} == {
+            "old": (20, True),
+            "new": (40, False),
+        }
+
+    def test_each_slice_has_its_own_bound(self, tmp_path):
+        rows = [(n, source, False, True) for n, source in enumerate(["old", "new"] * 20)]
+        for bounds, worse in (
+            ({"max_regression": 1.0}, {"old": False, "new": True}),
+            ({"max_regression_new": 1.0}, {"old": True, "new": False}),
+        ):
+            made = self.compared(tmp_path, rows, {"old": 100}, **bounds)
+            assert {name: each.worse for name, each in made.items()} == worse
+
+    def test_a_picture_in_several_files_counts_once_and_is_old_if_one_of_them_is(self, tmp_path):
+        rows = [(1, "old", True, True), (1, "new", True, True), (2, "new", True, False), (2, "newer", True, False)]
+        made = self.compared(tmp_path, rows, {"old": 1})
+        assert {name: (each.pictures, each.gained) for name, each in made.items()} == {"old": (1, 0), "new": (1, 1)}
+
+    def test_a_model_that_does_not_say_what_it_was_trained_on_is_judged_on_all_pictures_together(self, tmp_path):
+        made = self.compared(tmp_path, [(1, "old", True, True), (2, "new", True, False)], None)
+        assert {name: each.pictures for name, each in made.items()} == {"all": 2}
 
 
 def test_a_baseline_of_other_classes_is_not_compared_and_that_is_said(tmp_path, pictures, right, said):
@@ -181,4 +255,5 @@ def test_a_trained_model_is_judged_through_the_signature_that_is_served(tmp_path
     blessed, reason, made = judge(tmp_path, pictures, trained, trained, min_accuracy=0.9)
     assert blessed  # As good as the one in service is good enough.
     assert metrics(made) == metrics(made, BASELINE_METRICS_PROPERTY)
-    assert reason.endswith(f"stands up to the blessed model's {metrics(made)['accuracy']:.3f}")
+    assert "equals the blessed model's" in reason
+    assert list(metrics(made, COMPARISON_PROPERTY)) == ["old"]  # Its card names the record file.

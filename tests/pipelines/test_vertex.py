@@ -27,6 +27,7 @@ from pipelines import run as command
 from pipelines.runners import vertex
 from retake.config import Config
 from retake.errors import RetakeError, UsageError
+from retake.gate import compare
 
 PROJECT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).with_name("vertex_job.json")
@@ -648,6 +649,7 @@ def as_json(state: str, job_id: str = "colours-1", **tasks: Any) -> dict[str, An
 
 
 METRICS = {"accuracy": 0.9, "precision": {"red": None}, "recall": {"red": 1.0}, "confusion": {"red": {"red": 3}}}
+COMPARISON = {"old": compare(2, 1, 90, 100, 0.95, 0).model_dump(mode="json")}
 BEFORE = {
     "ExampleGen": (
         "SUCCEEDED",
@@ -658,7 +660,7 @@ BEFORE = {
     "Resolver_model_resolver": ("SUCCEEDED", {"model": {}}),
 }
 EVALUATED = {
-    "evaluation": {"metrics": json.dumps(METRICS), "baseline_metrics": "null"},
+    "evaluation": {"metrics": json.dumps(METRICS), "baseline_metrics": "null", "comparison": json.dumps(COMPARISON)},
     "blessing": {"blessed": 1.0, "reason": "good"},
 }
 PUSHED = {"pushed_model": {"pushed_destination": "gs://my-bucket/models/colours/7"}}
@@ -674,6 +676,7 @@ class TestSummary:
         assert {node.id: node.seconds for node in summary.nodes} == {**dict.fromkeys(NODES, 2.0), "Resolver": 4.0}
         assert (summary.examples, summary.dropped) == ({"train": {"red": 3}}, {"x": 1})
         assert (summary.metrics, summary.baseline_metrics) == (METRICS, None)
+        assert summary.model_dump(mode="json")["comparison"] == COMPARISON
         assert (summary.blessed, summary.reason) == (True, "good")
         assert summary.pushed_model == "gs://my-bucket/models/colours/7"
 
@@ -789,6 +792,17 @@ class TestSubmitted:
         assert [line.split()[1] for line in lines if line.startswith("✓")] == NODES
         assert "Run colours-1 complete · vertex" in "\n".join(lines)
         assert json.loads((place.folder / "summary.json").read_text())["blessed"] is True
+
+    def test_a_job_whose_model_was_not_blessed_exits_with_3_where_it_is_required(
+        self, place: Place, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        refused = {**EVALUATED, "blessing": {"blessed": 0, "reason": "too few tacos"}}
+        done = {**BEFORE, "Evaluator": ("SUCCEEDED", refused), "Pusher": "SUCCEEDED"}
+        with server(Service(as_json("PENDING"), as_json("SUCCEEDED", **done))) as endpoint:
+            assert self.run(place, endpoint, "--wait", "--require-blessing") == 3
+        told = capsys.readouterr()
+        assert "Not blessed: too few tacos" in told.out
+        assert told.err == "pipelines.run: the model was not blessed: too few tacos\n"
 
     def test_a_job_that_fails_names_the_node_and_its_words(
         self, place: Place, capsys: pytest.CaptureFixture[str]

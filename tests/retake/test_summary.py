@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from runner_contract import FIELDS
 
-from retake.errors import RetakeError
-from retake.summary import Node, Summary, render, write
+from retake.errors import NotBlessedError, RetakeError
+from retake.summary import Node, Summary, render, require_blessing, write
 from retake.terminal import printable
 
 NODES = ("ImportExampleGen", "Transform", "Trainer", "Evaluator", "Pusher")
@@ -156,6 +156,14 @@ def test_a_page_ends_in_why_the_model_was_refused(blessed: Summary) -> None:
     )
 
     assert page(refused).endswith("Not blessed: accuracy 0.41 is below 0.5\nNo model was pushed\n")
+
+
+def test_only_a_complete_run_whose_model_was_refused_lacks_a_blessing(blessed: Summary, failed: Summary) -> None:
+    require_blessing(blessed)
+    require_blessing(failed)
+    refused = blessed.model_copy(update={"blessed": False, "reason": "worse"})
+    with pytest.raises(NotBlessedError, match="the model was not blessed: worse"):
+        require_blessing(refused)
 
 
 def test_a_failed_run_says_where_and_why_and_what_did_not_run(failed: Summary) -> None:
