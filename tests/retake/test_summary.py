@@ -11,6 +11,7 @@ from rich.console import Console
 from runner_contract import FIELDS
 
 from retake.errors import NotBlessedError, RetakeError
+from retake.gate import compare
 from retake.summary import Node, Summary, render, require_blessing, write
 from retake.terminal import printable
 
@@ -28,6 +29,7 @@ def blessed() -> Summary:
         dropped={"not a picture": 3, "over the pixel limit": 12, "empty": 0},
         metrics={"accuracy": 0.842, "loss": 0.51, "recall": {"food": 0.81, "taco": float("nan")}},
         baseline_metrics={"accuracy": 0.815, "loss": 0.6, "recall": {"food": 0.83, "taco": 0.7}},
+        comparison={"old": compare(9, 4, 200, 254, confidence=0.95, max_regression=0.0)},
         blessed=True,
         pushed_model="models/hotdog/2",
     )
