@@ -133,12 +133,12 @@ class GatedEvaluator(Evaluator):
         self.spec.exec_properties[GATE_PROPERTY] = gate.model_dump_json()
 
 
-def _compare(evaluation: str, sources: Any, gate: EvaluatorSection) -> dict[str, Comparison]:
+def _compare(evaluation: str, sources: dict[str, int] | None, gate: EvaluatorSection) -> dict[str, Comparison]:
     """The comparison by slice.
 
     Args:
       evaluation: the folder with the pictures' outcomes.
-      sources: record files that the model in service was trained on; None where it does not say so.
+      sources: of the card of the model in service; None where it has none.
       gate: bounds and confidence.
     """
     right: dict[tuple[str, str], tuple[bool, bool]] = {}

@@ -127,7 +127,8 @@ def watch(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Itera
     place = make_place(tmp_path_factory.mktemp("watched"))
     postgres.create_database("metadata")
     url = f"postgresql://{postgres.user}@{postgres.host}:{postgres.port}/metadata"
-    lenient = ["evaluator.min_accuracy=0", "evaluator.max_regression=1", "trainer.epochs=5"]
+    lenient = [f"evaluator.{key}" for key in ("min_accuracy=0", "max_regression=1", "max_regression_new=1")]
+    lenient.append("trainer.epochs=5")
     soon = ["airflow.watch_seconds=2", "airflow.retry_seconds=1"]
     definitions = compile_for_airflow(place, place.folder / "definitions", f"metadata.url={url}", *lenient, *soon)
     with AirflowServer(

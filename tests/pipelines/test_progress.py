@@ -34,3 +34,13 @@ def test_the_log_of_a_run_is_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with progress.captured(tmp_path / "log.txt", verbose=True):
         logging.getLogger("library").info("a name: %s", "\x1b]0;x\x07\udce9")
     assert r"I library a name: \x1b]0;x\x07\udce9" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_long_state_and_a_long_time_do_not_run_together(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "level", logger.level)
+    console = Console(file=StringIO(), width=80)
+    progress.Progress(console).done("interrupted", "Trainer", 1226.7)
+    assert console.file.getvalue().split() == ["✗", "Trainer", "interrupted", "1226.7", "s"]  # type: ignore[attr-defined]
