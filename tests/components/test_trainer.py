@@ -61,6 +61,7 @@ def test_the_model_card_says_what_the_model_is(trained, colours):
         "weights": "random",
         "image_size": 32,
         "pictures": len(split(colours, "train")),
+        "sources": {"colours.tfrecord": len(split(colours, "train"))},
     }
 
 
