@@ -1,8 +1,9 @@
 """Trainer: a softmax head on a backbone's features, and optionally more of the backbone, exported to be served.
 
-Schedule: the backbone is frozen, so each picture goes through it once and the head trains on the features, to
-convergence in seconds. A part of the train split says when to stop; then the head is trained again on the whole split
-for as many epochs. Fine-tuning follows at a lower rate where the configuration asks for it.
+Schedule: the backbone is frozen, so each picture goes through it once, and the head is fitted to the features by convex
+optimization (components.head). A part of the train split is held out and chooses the head's penalty; then the head is
+fitted to the whole split. Fine-tuning follows where the configuration asks for it, and is kept where it helps on the
+held-out pictures.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -24,7 +26,7 @@ from tfx.components.trainer import executor
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.components.base import executor_spec
 
-from components import backbones
+from components import backbones, head
 from components.features import of_pictures, store_for
 from retake.config import ModelSection, TrainerSection
 from retake.errors import RetakeError
@@ -34,16 +36,14 @@ MODEL_CARD = "assets.extra/retake.json"
 {record file: pictures of it that the model was trained on}}."""
 
 VALIDATION_PERCENT = 15
-HEAD_BATCH = 128
-SETTLED_EPOCHS = 10
-"""The first steps overshoot, and now and then happen to be the best; a head of them would be a matter of luck."""
+BATCHES_BETWEEN_WORDS = 10
 
 FORWARD_CHUNK = 8
 """Pictures that go through the network at once where it is not trained: peak memory grows with it."""
 
 PIXEL_CACHE_BYTES = 256 * 2**20
 
-HEAD_SEARCH, HEAD, NETWORK = "1-head-finds-its-epochs", "2-head-on-all-pictures", "3-network"
+HEAD_SEARCH, HEAD, NETWORK = "1-head-finds-its-penalty", "2-head-on-all-pictures", "3-network"
 """The phases of a training, as TensorBoard names them. LeNet5 has the last one only."""
 
 _log = logging.getLogger("retake")
@@ -88,19 +88,12 @@ def run_fn(fn_args: FnArgs) -> None:
         backbone = backbones.build(
             model_config.backbone, model_config.weights, model_config.image_size, frozen, lambda: train.sample(64)
         )
-        if model_config.backbone == "LeNet5":  # Nothing to freeze: the whole network trains at the head's rate.
-            head = _head(backbone.network.output_shape[-1:], len(classes), config)
-            layers: int | str = "all"
-            schedule = Schedule(config.epochs, config.learning_rate, config.patience)
+        if model_config.backbone == "LeNet5":
+            model = _from_scratch(backbone.network, train, weights, len(classes), config, fn_args.model_run_dir)
         else:
             store = None if backbone.weights == "random" else _feature_store(fn_args.custom_config)
-            head = _train_head(backbone.network, train, weights, len(classes), config, store, fn_args.model_run_dir)
-            layers = config.fine_tune_layers
-            schedule = Schedule(config.fine_tune_epochs, config.fine_tune_learning_rate, 2)
-        model = keras.Sequential([backbone.network, head], name="classifier")
-        if layers:
-            _unfreeze(backbone.network, layers)
-            _fine_tune(model, train, weights, config, schedule, fn_args.model_run_dir)
+            rows = head.Rows(_features(backbone.network, train, store), train.labels, weights)
+            model = _with_head(backbone.network, train, rows, len(classes), config, fn_args.model_run_dir)
 
     _export(model, to_pixels, classes, fn_args.serving_model_dir)
     card = {
@@ -139,7 +132,7 @@ class Split:
     def __init__(self, files: list[str], to_pixels: Any, config: TrainerSection):
         self._files = sorted(path for pattern in files for path in tf.io.gfile.glob(pattern))
         self._to_pixels = to_pixels
-        self._batch_size = config.batch_size
+        self.batch_size = config.batch_size
         self._seed = config.seed
         columns = [
             (batch["label"].numpy(), batch["source"].numpy(), [_digest(image) for image in batch["image"].numpy()])
@@ -148,11 +141,8 @@ class Split:
         self.labels: np.ndarray = np.concatenate([labels for labels, _, _ in columns])
         self.sources = [source.decode() for _, sources, _ in columns for source in sources]
         self.digests: list[bytes] = [digest for _, _, digests in columns for digest in digests]
-        buckets = np.array([int.from_bytes(digest[:8], "big") % 100 for digest in self.digests])
-        self.held_out: np.ndarray = buckets < VALIDATION_PERCENT
-        """bool[n]: tells when to stop; by the picture's bytes, so that identical pictures are on the same side."""
-        if not self.held_out.any() or self.held_out.all():
-            self.held_out = np.arange(len(self.labels)) % 7 == 0
+        self.held_out: np.ndarray = held_out(self.digests)
+        """bool[n]: chooses the head's penalty and the network's epoch."""
 
     def _examples(self) -> tf.data.Dataset:
         return tf.data.TFRecordDataset(self._files, compression_type="GZIP")
@@ -180,7 +170,7 @@ class Split:
         size = int(np.prod(rows.element_spec.shape))
         if size * side.sum() <= PIXEL_CACHE_BYTES:
             chosen = chosen.cache()
-        return chosen.shuffle(1000 if size < 2**16 else 250, seed=self._seed).batch(self._batch_size).prefetch(1)
+        return chosen.shuffle(1000 if size < 2**16 else 250, seed=self._seed).batch(self.batch_size).prefetch(1)
 
     def sample(self, number: int) -> np.ndarray:
         """The first pictures' pixels, float32[≤ number, size, size, 3]."""
@@ -199,6 +189,14 @@ class Split:
             mass = np.bincount(self.labels, weights, minlength=classes)
             weights = weights / np.where(mass > 0, mass, 1)[self.labels]
         return (weights / weights.mean()).astype("float32")
+
+
+def held_out(digests: Sequence[bytes]) -> np.ndarray:
+    """Chooses some of n pictures, bool[n], by their digests: identical pictures are on the same side."""
+    chosen = np.array([int.from_bytes(digest[:8], "big") % 100 < VALIDATION_PERCENT for digest in digests])
+    if chosen.any() and not chosen.all():
+        return chosen
+    return np.arange(len(digests)) % 7 == 0
 
 
 def _record_weight(source: str, patterns: dict[str, float]) -> float:
@@ -229,29 +227,11 @@ def _strategy() -> tf.distribute.Strategy:
     )
 
 
-def _head(
-    shape: tuple[int, ...], classes: int, config: TrainerSection, *standardize: keras.layers.Layer
-) -> keras.Model:
-    layers = [
-        keras.Input(shape),
-        *standardize,
-        keras.layers.Dropout(config.dropout, seed=config.seed),
-        keras.layers.Dense(
-            classes,
-            activation="softmax",
-            kernel_initializer="zeros",
-            kernel_regularizer=keras.regularizers.L2(config.l2),
-            name="probabilities",
-        ),
-    ]
-    return keras.Sequential(layers, name="head")
-
-
 def _compile(model: keras.Model, learning_rate: float) -> None:
     model.compile(
         keras.optimizers.Adam(learning_rate),
         "sparse_categorical_crossentropy",
-        weighted_metrics=["accuracy"],
+        weighted_metrics=[keras.metrics.SparseCategoricalCrossentropy(name="log_loss"), "accuracy"],
         jit_compile=False,  # XLA is slower on a CPU and pays its compilation again in every run.
     )
 
@@ -267,59 +247,89 @@ def _feature_store(custom_config: dict[str, Any]) -> str:
     return store_for(custom_config["features"], network)
 
 
-def _train_head(
-    network: keras.Model,
-    train: Split,
-    weights: np.ndarray,
-    classes: int,
-    config: TrainerSection,
-    store: str | None,
-    log_dir: str,
-) -> keras.Model:
-    """A head on frozen features float32[n, features], standardized."""
+def _features(network: keras.Model, train: Split, store: str | None) -> np.ndarray:
+    """What the frozen network says of the pictures, float32[n, features]."""
     network.trainable = False
-    features = of_pictures(
+    return of_pictures(
         train.digests,
         store,
         lambda which: network.predict(
             train.pixels(which), verbose=0, callbacks=[_Progress("features", int(which.sum()))]
         ),
     )
-    standardize = keras.layers.Normalization(mean=features.mean(0), variance=features.var(0) + 1e-6)
-    rows = {"x": features, "y": train.labels, "sample_weight": weights}
-    fit, held_out = ({k: v[side] for k, v in rows.items()} for side in (~train.held_out, train.held_out))
 
-    settled = min(SETTLED_EPOCHS, config.epochs - 1)
-    trial = _head(features.shape[1:], classes, config, standardize)
-    _compile(trial, config.learning_rate)
-    history = trial.fit(
-        **fit,
-        validation_data=tuple(held_out.values()),
-        epochs=config.epochs,
-        batch_size=HEAD_BATCH,
-        callbacks=[
-            keras.callbacks.EarlyStopping(patience=config.patience, start_from_epoch=settled),
-            *_callbacks("head", f"{log_dir}/{HEAD_SEARCH}", config.epochs),
-        ],
-        verbose=0,
-    ).history
-    epochs = settled + int(np.argmin(history["val_loss"][settled:])) + 1
+
+def _from_scratch(
+    network: keras.Model, train: Split, weights: np.ndarray, classes: int, config: TrainerSection, log_dir: str
+) -> keras.Model:
+    """A network and its head, trained together. The penalty is none unless `trainer.l2` gives one."""
+    penalty = 0.0 if config.l2 == "auto" else config.l2
+    softmax = keras.layers.Dense(
+        classes,
+        activation="softmax",
+        kernel_initializer="zeros",
+        kernel_regularizer=keras.regularizers.L2(penalty / 2 / (~train.held_out).sum()),
+        name="probabilities",
+    )
+    model = keras.Sequential([network, softmax], name="classifier")
+    _unfreeze(network, "all")
+    _train(model, train, weights, Schedule(config.epochs, config.learning_rate, config.patience), log_dir)
+    return model
+
+
+def _with_head(
+    network: keras.Model, train: Split, rows: head.Rows, classes: int, config: TrainerSection, log_dir: str
+) -> keras.Model:
+    """A network with a fitted head, fine-tuned where the configuration asks for it.
+
+    Fine-tuning starts from a head that was fitted without the held-out pictures, and no later step sees them, so the
+    numbers that choose its epoch are honest. Where an epoch is better on them than the frozen network was, the model
+    is that epoch's, which was trained on the other pictures only: to train it again on all pictures would take as long
+    once more and make a model that nobody has measured. Where none is better, the network stays as it was, with the
+    head that was fitted to all pictures.
+    """
+    best = _search(rows, train, classes, config, f"{log_dir}/{HEAD_SEARCH}")
+    whole = head.fit(rows, classes, best.penalty)
+    with tf.summary.create_file_writer(f"{log_dir}/{HEAD}").as_default():
+        _scalars(0, l2=best.penalty, **head.quality(whole, rows)._asdict())
+    if config.fine_tune_layers:
+        regularizer = keras.regularizers.L2(best.penalty / 2 / (~train.held_out).sum())
+        model = keras.Sequential([network, _layers(best.head, regularizer)], name="classifier")
+        _unfreeze(network, config.fine_tune_layers)
+        schedule = Schedule(config.fine_tune_epochs, config.fine_tune_learning_rate, 2)
+        if _train(model, train, rows.weights, schedule, log_dir):
+            return model
+        _log.info("network: no epoch of fine-tuning helped; the network stays frozen, with the head on all pictures")
+    return keras.Sequential([network, _layers(whole)], name="classifier")
+
+
+def _search(rows: head.Rows, train: Split, classes: int, config: TrainerSection, log_dir: str) -> head.Trial:
+    """The penalty with the least held-out log loss, or that of the configuration."""
+    trials = []
+    with tf.summary.create_file_writer(log_dir).as_default():
+        penalties = head.PENALTIES if config.l2 == "auto" else (config.l2,)
+        for step, trial in enumerate(head.search(rows, train.held_out, classes, penalties)):
+            _scalars(step, l2=trial.penalty, **trial.held_out._asdict())
+            _log.debug("head: l2 %.3g, held-out %s", trial.penalty, _in_words(trial.held_out._asdict()))
+            trials.append(trial)
+    best = min(trials, key=lambda trial: trial.held_out.log_loss)
     _log.info(
-        "head: %.3f accuracy on %d held-out pictures after %d epochs",
-        history["val_accuracy"][epochs - 1],
+        "head: %.3f accuracy on %d held-out pictures, with l2 %.3g",
+        best.held_out.accuracy,
         train.held_out.sum(),
-        epochs,
+        best.penalty,
     )
-    head = _head(features.shape[1:], classes, config, standardize)
-    _compile(head, config.learning_rate)
-    head.fit(
-        **rows,
-        epochs=epochs,
-        batch_size=HEAD_BATCH,
-        callbacks=_callbacks("head on all pictures", f"{log_dir}/{HEAD}", epochs),
-        verbose=0,
-    )
-    return head
+    return best
+
+
+def _layers(fitted: head.Head, regularizer: keras.Regularizer | None = None) -> keras.Model:
+    """The head as a network from float32[n, features] to float32[n, classes]."""
+    features, classes = fitted.kernel.shape
+    standardize = keras.layers.Normalization(mean=fitted.mean, variance=fitted.variance)
+    softmax = keras.layers.Dense(classes, activation="softmax", kernel_regularizer=regularizer, name="probabilities")
+    layers = keras.Sequential([keras.Input([features]), standardize, softmax], name="head")
+    softmax.set_weights([fitted.kernel, fitted.bias])
+    return layers
 
 
 def _unfreeze(network: keras.Model, layers: int | str) -> None:
@@ -333,39 +343,56 @@ def _unfreeze(network: keras.Model, layers: int | str) -> None:
         layer.trainable = layer in chosen
 
 
-def _fine_tune(
-    model: keras.Model,
-    train: Split,
-    weights: np.ndarray,
-    config: TrainerSection,
-    schedule: Schedule,
-    log_dir: str,
-) -> None:
-    """Trains what is not frozen, and keeps the weights of the epoch that was best on the held-out pictures."""
+def _train(model: keras.Model, train: Split, weights: np.ndarray, schedule: Schedule, log_dir: str) -> int:
+    """Trains what is not frozen on the pictures that are not held out.
+
+    Returns:
+      The epoch that was best on the held-out pictures, whose weights the model then has; 0 if it was best before.
+    """
     _compile(model, schedule.learning_rate)
-    fit, held_out = (train.examples(weights, side) for side in (~train.held_out, train.held_out))
+    fit, validation = (train.examples(weights, side) for side in (~train.held_out, train.held_out))
+    start = model.get_weights()
+    before = model.evaluate(validation, verbose=0, return_dict=True)
+    _log.debug("network: before training, %s", _in_words(before))
     history = model.fit(
         fit,
-        validation_data=held_out,
+        validation_data=validation,
         epochs=schedule.epochs,
         callbacks=[
-            keras.callbacks.EarlyStopping(patience=schedule.patience, restore_best_weights=True),
-            *_callbacks("network", f"{log_dir}/{NETWORK}", schedule.epochs),
+            keras.callbacks.EarlyStopping(
+                "val_log_loss",
+                mode="min",
+                patience=schedule.patience,
+                baseline=before["log_loss"],
+                restore_best_weights=True,
+            ),
+            keras.callbacks.TensorBoard(f"{log_dir}/{NETWORK}", write_graph=False),
+            _EpochProgress("network", schedule.epochs, int((~train.held_out).sum()), train.batch_size),
         ],
         verbose=0,
     ).history
-    best = int(np.argmin(history["val_loss"]))
+    log_losses = [before["log_loss"], *history["val_log_loss"]]
+    accuracies = [before["accuracy"], *history["val_accuracy"]]
+    best = int(np.argmin(log_losses))
+    if best == 0:
+        model.set_weights(start)
     _log.info(
-        "network: %.3f accuracy on %d held-out pictures after %d epochs",
-        history["val_accuracy"][best],
+        "network: %.3f accuracy on %d held-out pictures before training, %.3f after %d epochs",
+        accuracies[0],
         train.held_out.sum(),
-        best + 1,
+        accuracies[best],
+        best,
     )
+    return best
 
 
-def _callbacks(phase: str, log_dir: str, epochs: int) -> list[keras.callbacks.Callback]:
-    board = keras.callbacks.TensorBoard(log_dir, write_graph=False)
-    return [board, _EpochProgress(phase, epochs)]
+def _scalars(step: int, **values: float) -> None:
+    for name, value in values.items():
+        tf.summary.scalar(name, value, step)
+
+
+def _in_words(logs: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in sorted(logs.items()))
 
 
 class _Progress(keras.callbacks.Callback):
@@ -381,13 +408,26 @@ class _Progress(keras.callbacks.Callback):
 
 
 class _EpochProgress(keras.callbacks.Callback):
-    def __init__(self, phase: str, epochs: int):
+    """Says how far an epoch has come, and what it has come to."""
+
+    def __init__(self, phase: str, epochs: int, pictures: int, batch_size: int):
         super().__init__()
-        self._phase, self._epochs = phase, epochs
+        self._phase, self._epochs, self._pictures, self._batch_size = phase, epochs, pictures, batch_size
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if (batch + 1) % BATCHES_BETWEEN_WORDS == 0:
+            done = min(self._pictures, (batch + 1) * self._batch_size)
+            self._say(f"{done} of {self._pictures} pictures")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        values = ", ".join(f"{name} {value:.3f}" for name, value in sorted((logs or {}).items()))
-        _log.debug("%s: epoch %d of at most %d, %s", self._phase, epoch + 1, self._epochs, values)
+        self._say(_in_words(logs or {}))
+
+    def _say(self, what: str) -> None:
+        _log.debug("%s: epoch %d of at most %d, %s", self._phase, self._epoch, self._epochs, what)
 
 
 def _export(model: keras.Model, to_pixels: Any, classes: list[str], folder: str) -> None:

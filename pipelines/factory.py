@@ -14,7 +14,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Channel
 from tfx.types.standard_artifacts import Model, ModelBlessing
 
-from components import backbones, example_gen, features
+from components import backbones, example_gen, features, head
 from components import trainer as trainer_function
 from components import transform as transform_graph
 from components.evaluator import GatedEvaluator
@@ -85,7 +85,7 @@ def build(
             "weights_fingerprint": weights.fingerprint,
             "trainer": config.trainer.model_dump(),
             "classes": config.data.classes,
-            "code": _code(trainer_function, backbones, features, transform_graph),
+            "code": _code(trainer_function, backbones, features, head, transform_graph),
             "features": f"{root}/features",
             "tensorboard": f"{root}/tensorboard",
         },

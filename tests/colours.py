@@ -79,7 +79,7 @@ def config(**sections: Any) -> Config:
         "pipeline": {"name": "colours"},
         "data": {"location": "data", "classes": CLASSES},
         "model": {"backbone": "LeNet5", "weights": "none", "image_size": 32},
-        "trainer": {"epochs": 20, "learning_rate": 0.003, "dropout": 0.0},
+        "trainer": {"epochs": 20, "learning_rate": 0.003},
         "evaluator": {"min_accuracy": 0.0},
     }
     return Config.model_validate(

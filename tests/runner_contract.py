@@ -98,7 +98,7 @@ def make_place(folder: Path) -> Place:
         "pipeline": {"name": "colours", "root": str(place.root)},
         "data": {"location": str(place.data), "classes": CLASSES},
         "model": {"backbone": "LeNet5", "weights": "none", "image_size": 32},
-        "trainer": {"epochs": 20, "batch_size": 8, "dropout": 0.0},
+        "trainer": {"epochs": 20, "batch_size": 8},
         "evaluator": {"min_accuracy": 0.6, "max_regression": 0.2},
         "pusher": {"destination": str(place.models)},
     }

@@ -12,7 +12,7 @@ import tensorflow as tf
 from colours import CLASSES, coloured, config, example, picture, write_records
 from one_node import card, column, examples_from, saved_model, split, train, transform_graph_for
 
-from components import backbones, trainer
+from components import backbones, head, trainer
 from components.trainer import Split, transform_of
 from retake.errors import RetakeError
 
@@ -179,7 +179,7 @@ def test_a_weight_of_four_is_the_same_as_the_records_four_times(of_three_files):
     np.testing.assert_allclose(shares, 1 / 3, atol=1e-5)
 
 
-def test_identical_pictures_are_on_one_side_of_early_stopping(tmp_path, graph):
+def test_identical_pictures_are_on_one_side_of_what_is_held_out(tmp_path, graph):
     for copy in range(3):
         write_records(tmp_path / "data" / f"{copy}.tfrecord", coloured(20))
     rows = rest_of(examples_from(tmp_path, config(data={"location": str(tmp_path / "data")})), graph)
@@ -204,7 +204,7 @@ def test_lenet5_trains_from_scratch_at_another_size(colours, tmp_path):
 def test_a_head_and_then_the_whole_of_a_pretrained_network_learn_the_colours(colours, graph, tmp_path):
     settings = config(
         model={"backbone": "MobileNetV2", "weights": str(MOBILENET)},
-        trainer={"epochs": 40, "learning_rate": 0.01, "fine_tune_layers": "all", "fine_tune_epochs": 1},
+        trainer={"fine_tune_layers": "all", "fine_tune_epochs": 1},
     )
     model = train(tmp_path, settings, colours, graph)
     assert card(model)["weights"] == "file"
@@ -212,17 +212,67 @@ def test_a_head_and_then_the_whole_of_a_pretrained_network_learn_the_colours(col
 
 
 @needs_shared
+def test_a_fitted_head_does_not_depend_on_the_seed(colours, graph, tmp_path):
+    network = {"backbone": "MobileNetV2", "weights": str(MOBILENET)}
+    one, other = (
+        ask(tf.saved_model.load(str(saved_model(train(tmp_path, settings, colours, graph)))), unseen())["probabilities"]
+        for settings in (config(model=network, trainer={"seed": seed}) for seed in (1, 2))
+    )
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.fixture
+def unlearnable(colours, graph):
+    """Pictures with labels at random, a network whose features tell each picture from all others, and the rows."""
+    split = rest_of(colours, graph)
+    split.labels = np.random.default_rng(5).integers(0, 3, len(split.labels))
+    inner = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten()])
+    inner.add(keras.layers.Dense(300, kernel_initializer=keras.initializers.GlorotUniform(seed=5)))
+    pixels = keras.Input((32, 32, 3), dtype="uint8")
+    network = keras.Model(pixels, inner(keras.layers.Lambda(lambda p: keras.ops.cast(p, "float32"))(pixels)))
+    rows = head.Rows(trainer._features(network, split, None), split.labels, np.ones(len(split.labels), "float32"))
+    return split, network, rows
+
+
+def test_fine_tuning_starts_from_a_head_that_has_not_seen_the_held_out_pictures(unlearnable, said, tmp_path):
+    split, network, rows = unlearnable
+    settings = config(trainer={"l2": 1, "fine_tune_layers": 1, "fine_tune_epochs": 1}).trainer
+    trainer._with_head(network, split, rows, 3, settings, str(tmp_path))
+
+    everything = head.quality(head.fit(rows, 3, 1), rows.only(split.held_out)).accuracy
+    honest = head.quality(head.fit(rows.only(~split.held_out), 3, 1), rows.only(split.held_out)).accuracy
+    assert everything == 1 and honest < 0.7
+    number = split.held_out.sum()
+    assert said[:1] == [f"head: {honest:.3f} accuracy on {number} held-out pictures, with l2 1"]
+    assert said[1].startswith(f"network: {honest:.3f} accuracy on {number} held-out pictures before training, ")
+
+
+def test_a_network_that_fine_tuning_makes_worse_stays_as_it_was(unlearnable, said, tmp_path):
+    split, network, rows = unlearnable
+    before = network.get_weights()
+    settings = {"l2": 1e5, "fine_tune_layers": "all", "fine_tune_epochs": 2, "fine_tune_learning_rate": 1.0}
+    model = trainer._with_head(network, split, rows, 3, config(trainer=settings).trainer, str(tmp_path))
+
+    assert (
+        said[-1] == "network: no epoch of fine-tuning helped; the network stays frozen, with the head on all pictures"
+    )
+    for now, then in zip(network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+    np.testing.assert_array_equal(model.layers[-1].get_layer("probabilities").kernel, head.fit(rows, 3, 1e5).kernel)
+
+
+@needs_shared
 def test_fine_tuning_changes_the_layers_that_it_is_asked_to_and_no_batch_norm(colours, graph, tmp_path):
     settings = config().trainer
     rows = rest_of(colours, graph)
     network = backbones.build("MobileNetV2", str(MOBILENET), 32, False, lambda: rows.sample(8)).network
-    model = keras.Sequential([network, trainer._head(network.output_shape[-1:], 3, settings)])
+    model = keras.Sequential([network, keras.layers.Dense(3, activation="softmax", kernel_initializer="zeros")])
 
     def changed_by(layers):
         before = {weight.path: weight.numpy() for weight in network.weights}
         trainer._unfreeze(network, layers)
-        schedule = trainer.Schedule(epochs=1, learning_rate=1e-3, patience=2)
-        trainer._fine_tune(model, rows, rows.weights(settings, 3), settings, schedule, str(tmp_path))
+        schedule = trainer.Schedule(epochs=1, learning_rate=1e-4, patience=2)
+        assert trainer._train(model, rows, rows.weights(settings, 3), schedule, str(tmp_path)) == 1
         return {weight.path for weight in network.weights if not np.array_equal(weight.numpy(), before[weight.path])}
 
     assert changed_by(2) == {"block_16_project/kernel", "Conv_1/kernel"}

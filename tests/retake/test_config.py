@@ -207,7 +207,7 @@ def test_a_long_value_and_many_problems_are_cut_short(write):
         ("trainer.epochs=many", "trainer.epochs = 'many': input should be a valid integer"),
         ("trainer.learning_rate=.inf", "trainer.learning_rate = inf: input should be a finite number"),
         ("trainer.learning_rate=.nan", "trainer.learning_rate = nan: input should be a finite number"),
-        ("trainer.dropout=1", "trainer.dropout = 1: input should be less than 1"),
+        ("trainer.l2=0", "trainer.l2 = 0: input should be greater than 0"),
         ("trainer.fine_tune_layers=-1", "trainer.fine_tune_layers = -1: must be 0, a positive number or `all`"),
         ("trainer.fine_tune_layers=most", "trainer.fine_tune_layers = 'most': input should be a valid integer"),
         ("trainer.record_weights={a: -1}", "trainer.record_weights.a = -1: input should be greater than or equal to 0"),

@@ -1,0 +1,139 @@
+"""The softmax head on frozen features: multinomial logistic regression with an L2 penalty, fitted to convergence.
+
+The problem is convex, so its answer depends on the rows alone, not on a seed, a learning rate or a number of epochs.
+scikit-learn's LogisticRegression solves the same problem with the same solver, but copies the features to float64 in
+each fit, and leaves classes out that have no rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(10, -1, -1))
+"""From strong to weak: each fit starts from the one before, and weak ones, which take longest, are rarely reached."""
+
+WORSE_IN_A_ROW = 2
+"""Penalties with a higher held-out loss than the best one, after which the search ends."""
+
+
+class Head(NamedTuple):
+    """Probabilities of float32[n, features] x: softmax((x - mean) / sqrt(variance) @ kernel + bias)."""
+
+    mean: np.ndarray
+    """float32[features]"""
+    variance: np.ndarray
+    """float32[features]"""
+    kernel: np.ndarray
+    """float32[features, classes]"""
+    bias: np.ndarray
+    """float32[classes]"""
+
+
+class Rows(NamedTuple):
+    features: np.ndarray
+    """float32[n, features]"""
+    labels: np.ndarray
+    """int[n]"""
+    weights: np.ndarray
+    """float32[n] with mean 1 over all rows of the split"""
+
+    def only(self, chosen: np.ndarray) -> Rows:
+        """The rows where bool[n] `chosen` is true."""
+        return Rows(self.features[chosen], self.labels[chosen], self.weights[chosen])
+
+
+class Quality(NamedTuple):
+    """Weighted means over rows, or plain ones where no row has a weight."""
+
+    log_loss: float
+    accuracy: float
+
+
+def fit(rows: Rows, classes: int, penalty: float) -> Head:
+    """Fits one head; see `along`."""
+    return next(along(rows, classes, [penalty]))
+
+
+def along(rows: Rows, classes: int, penalties: Iterable[float]) -> Iterator[Head]:
+    """Fits a head for each penalty, by L-BFGS, each from where the one before ended.
+
+    A head minimizes sum(weights × log loss) + penalty / 2 × sum(kernel²) on standardized features. The penalty is thus
+    the precision of a normal prior on each weight (1 / C of scikit-learn), whatever the number of rows. The bias is
+    free.
+
+    Args:
+      rows: what to fit to.
+      classes: number of classes; a class without rows gets a small probability.
+      penalties: above 0; from strong to weak is fastest.
+    """
+    mean = rows.features.mean(0)
+    variance = rows.features.var(0) + 1e-6
+    x = (rows.features - mean) / np.sqrt(variance)
+    at, weights = (np.arange(len(x)), rows.labels), rows.weights.astype("float64")
+    mass = weights.sum() or 1
+    del rows  # A caller's part of the features is not kept beside this copy.
+
+    def loss(parameters: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
+        """The minimized sum by `mass`, and its gradient: float64[(features + 1) × classes], the bias last."""
+        kernel, bias = np.split(parameters.reshape(-1, classes), [-1])
+        # The products take the time, and float32 is enough for them; sums in float32 would stall the line search.
+        log = log_softmax((x @ kernel.astype("float32")).astype("float64") + bias, axis=1)
+        value = penalty / 2 * np.square(kernel).sum() - np.dot(weights, log[at])
+        error = np.exp(log)
+        error[at] -= 1
+        error *= weights[:, None]
+        gradient = np.concatenate([x.T @ error.astype("float32") + penalty * kernel, error.sum(0, keepdims=True)])
+        return value / mass, gradient.ravel() / mass
+
+    parameters = np.zeros((x.shape[1] + 1) * classes)
+    for penalty in penalties:
+        options = {"maxiter": 1000, "gtol": 1e-5, "ftol": 1e-9}
+        parameters = minimize(loss, parameters, (penalty,), "L-BFGS-B", jac=True, options=options).x
+        kernel, bias = np.split(parameters.reshape(-1, classes).astype("float32"), [-1])
+        yield Head(mean, variance, kernel, bias[0])
+
+
+class Trial(NamedTuple):
+    penalty: float
+    head: Head
+    """Fitted to the rows that are not held out."""
+    held_out: Quality
+
+
+def search(rows: Rows, held_out: np.ndarray, classes: int, penalties: Sequence[float] = PENALTIES) -> Iterator[Trial]:
+    """Tries penalties, from strong to weak.
+
+    Cross-validation with 3 and 5 folds chose heads of the same accuracy on pictures of food (950 to train on) and of
+    landscapes (960), so one part is held out.
+
+    Args:
+      rows: all rows of the split.
+      held_out: bool[n], the rows that tell how good a penalty is; at least one, and not all.
+      classes: number of classes.
+      penalties: what to try. The search ends early when the best one is followed by WORSE_IN_A_ROW others.
+    """
+    fitted = along(rows.only(~held_out), classes, penalties)
+    log_losses: list[float] = []
+    for penalty, head in zip(penalties, fitted, strict=True):
+        measured = quality(head, rows.only(held_out))
+        yield Trial(penalty, head, measured)
+        log_losses.append(measured.log_loss)
+        if len(log_losses) - 1 - int(np.argmin(log_losses)) == WORSE_IN_A_ROW:
+            return
+
+
+def quality(head: Head, rows: Rows) -> Quality:
+    """How well a head knows rows."""
+    x = (rows.features - head.mean) / np.sqrt(head.variance)
+    log = log_softmax(x @ head.kernel + head.bias, axis=1)
+    log_losses = -log[np.arange(len(x)), rows.labels]
+    weights = rows.weights if rows.weights.any() else None
+    return Quality(
+        float(np.average(log_losses, weights=weights)),
+        float(np.average(log.argmax(1) == rows.labels, weights=weights)),
+    )
