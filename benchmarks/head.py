@@ -19,6 +19,7 @@ from typing import NamedTuple, get_args
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 from sklearn.linear_model import LogisticRegression
@@ -53,15 +54,16 @@ def main(backbone: str, weights: str, sets: list[str], store: Path) -> None:
     network = backbones.build(backbone, weights, 224, True, lambda: np.empty(0)).network
     kept = store_for(str(store), {"backbone": backbone, "weights": weights})
 
-    def read(folder: Path, classes: list[str]) -> Pictures:
-        files = [(str(path), label) for label, name in enumerate(classes) for path in sorted((folder / name).iterdir())]
+    def read(name: str, folder: Path, classes: list[str]) -> Pictures:
+        files = [(str(path), label) for label, each in enumerate(classes) for path in sorted((folder / each).iterdir())]
         digests = [hashlib.sha256(Path(path).read_bytes()).digest() for path, _ in files]
 
         def compute(which: np.ndarray) -> np.ndarray:
             chosen = [file for file, is_chosen in zip(files, which, strict=True) if is_chosen]
-            return network.predict(pixels(chosen).batch(8), verbose=0)
+            whole = pixels(chosen).map(lambda picture: tf.cast(picture, "uint8"))
+            return network.predict(whole.batch(8), verbose=0)
 
-        features = of_pictures(digests, kept.replace(".npz", f"-{folder.name}.npz"), compute)
+        features = of_pictures(digests, kept.replace(".npz", f"-{name}-{folder.name}.npz"), compute)
         return Pictures(features, np.array([label for _, label in files]), digests)
 
     console = Console()
@@ -71,8 +73,8 @@ def main(backbone: str, weights: str, sets: list[str], store: Path) -> None:
         for name, folder in [("sample", Path(drawn) / "sample" / "images"), *map(_set, sets)]:
             console.print(f"{name} …")
             classes = config.load(name).data.classes
-            parts = [read(folder / part, classes) for part in ("train", "test") if (folder / part).is_dir()]
-            splits = [split(parts or [read(folder, classes)], seed) for seed in range(SEEDS)]
+            parts = [read(name, folder / part, classes) for part in ("train", "test") if (folder / part).is_dir()]
+            splits = [split(parts or [read(name, folder, classes)], seed) for seed in range(SEEDS)]
             (bar, bar_time), (own, own_time) = (timed(method, splits) for method in (scikit_learn, this_head))
             sizes = [f"{np.mean([len(each[side].labels) for each in splits]):.0f}" for side in (0, 1)]
             table.add_row(name, *sizes, *map(spread, (bar, own, own - bar)), f"{own_time / bar_time:.1f} ×")
