@@ -373,7 +373,7 @@ def _train(model: keras.Model, train: Split, weights: np.ndarray, schedule: Sche
     ).history
     log_losses = [before["log_loss"], *history["val_log_loss"]]
     accuracies = [before["accuracy"], *history["val_accuracy"]]
-    best = int(np.argmin(log_losses))
+    best = int(np.nanargmin(log_losses))
     if best == 0:
         model.set_weights(start)
     _log.info(
