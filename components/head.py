@@ -118,9 +118,10 @@ def search(rows: Rows, held_out: np.ndarray, classes: int, penalties: Sequence[f
       penalties: what to try. The search ends early when the best one is followed by WORSE_IN_A_ROW others.
     """
     fitted = along(rows.only(~held_out), classes, penalties)
+    judged = rows.only(held_out)
     log_losses: list[float] = []
     for penalty, head in zip(penalties, fitted, strict=True):
-        measured = quality(head, rows.only(held_out))
+        measured = quality(head, judged)
         yield Trial(penalty, head, measured)
         log_losses.append(measured.log_loss)
         if len(log_losses) - 1 - int(np.argmin(log_losses)) == WORSE_IN_A_ROW:
