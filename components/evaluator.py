@@ -22,6 +22,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from components import extractors, outcomes
+from components.resolver import EXAMPLES_PROPERTY
 from components.trainer import MODEL_CARD
 from retake import durable
 from retake import gate as rule
@@ -114,6 +115,8 @@ class Executor(executor.Executor):
         evaluation.set_string_custom_property(COMPARISON_PROPERTY, json.dumps(told))
         if comparison and any(each.worse for each in comparison.values()):
             _refuse(blessing)
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        blessing.set_string_custom_property(EXAMPLES_PROPERTY, examples.uri)
         blessing.set_string_custom_property(REASON_PROPERTY, _reason(gate, metrics, comparison, obstacle))
 
 

@@ -54,25 +54,30 @@ class Quality(NamedTuple):
     accuracy: float
 
 
-def fit(rows: Rows, classes: int, penalty: float) -> Head:
+def fit(rows: Rows, classes: int, penalty: float, start: Head | None = None) -> Head:
     """Fits one head; see `along`."""
-    return next(along(rows, classes, [penalty]))
+    return next(along(rows, classes, [penalty], start))
 
 
-def along(rows: Rows, classes: int, penalties: Iterable[float]) -> Iterator[Head]:
+def along(rows: Rows, classes: int, penalties: Iterable[float], start: Head | None = None) -> Iterator[Head]:
     """Fits a head for each penalty, by L-BFGS, each from where the one before ended.
 
     A head minimizes sum(weights × log loss) + penalty / 2 × sum(kernel²) on standardized features. The penalty is thus
     the precision of a normal prior on each weight (1 / C of scikit-learn), whatever the number of rows. The bias is
-    free.
+    free. With `start`, the prior's mean is that head, bias included, and not zero: the rows move a head that has
+    learnt from others, by more the more rows there are.
 
     Args:
       rows: what to fit to.
       classes: number of classes; a class without rows gets a small probability.
       penalties: above 0; from strong to weak is fastest.
+      start: the head to go on from, whose standardization is kept.
     """
-    mean = rows.features.mean(0)
-    variance = rows.features.var(0) + 1e-6
+    mean, variance = start[:2] if start else (rows.features.mean(0), rows.features.var(0) + 1e-6)
+    prior = np.vstack(start[2:]) if start else np.zeros((len(mean) + 1, classes))
+    prior = prior.astype("float64")
+    pulled = np.ones((len(prior), 1))
+    pulled[-1] = start is not None
     x = (rows.features - mean) / np.sqrt(variance)
     at, weights = (np.arange(len(x)), rows.labels), rows.weights.astype("float64")
     mass = weights.sum() or 1
@@ -80,17 +85,19 @@ def along(rows: Rows, classes: int, penalties: Iterable[float]) -> Iterator[Head
 
     def loss(parameters: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
         """The minimized sum by `mass`, and its gradient: float64[(features + 1) × classes], the bias last."""
-        kernel, bias = np.split(parameters.reshape(-1, classes), [-1])
+        now = parameters.reshape(prior.shape)
+        kernel, bias = np.split(now, [-1])
+        away = pulled * (now - prior)
         # The products take the time, and float32 is enough for them; sums in float32 would stall the line search.
         log = log_softmax((x @ kernel.astype("float32")).astype("float64") + bias, axis=1)
-        value = penalty / 2 * np.square(kernel).sum() - np.dot(weights, log[at])
+        value = penalty / 2 * np.square(away).sum() - np.dot(weights, log[at])
         error = np.exp(log)
         error[at] -= 1
         error *= weights[:, None]
-        gradient = np.concatenate([x.T @ error.astype("float32") + penalty * kernel, error.sum(0, keepdims=True)])
+        gradient = np.concatenate([x.T @ error.astype("float32"), error.sum(0, keepdims=True)]) + penalty * away
         return value / mass, gradient.ravel() / mass
 
-    parameters = np.zeros((x.shape[1] + 1) * classes)
+    parameters = prior.ravel()
     for penalty in penalties:
         options = {"maxiter": 1000, "gtol": 1e-5, "ftol": 1e-9}
         parameters = minimize(loss, parameters, (penalty,), "L-BFGS-B", jac=True, options=options).x

@@ -1,4 +1,4 @@
-"""Resolver: which model the gate compares a candidate with."""
+"""Resolvers: which model the gate compares a candidate with, and which one a training goes on from."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Any
 
 from tfx import types
 from tfx.dsl.components.common import resolver
+
+EXAMPLES_PROPERTY = "examples"
+"""Custom property of a ModelBlessing: the address of the examples that its model was trained and judged on."""
 
 
 class BaselineStrategy(resolver.ResolverStrategy):
@@ -31,4 +34,29 @@ class BaselineStrategy(resolver.ResolverStrategy):
         if baseline in candidates:
             baseline = latest.get_int_custom_property("baseline_model_id")
         found = [models[baseline]] if baseline in models else []
+        return {**{key: [] for key in input_dict}, "model": found}
+
+
+class StartStrategy(resolver.ResolverStrategy):
+    """The model that was blessed last on other examples than this run's.
+
+    So a run with nothing new goes on from where the model in service did, and all is cached; and so does a run with
+    the same examples and other settings.
+    """
+
+    def resolve_artifacts(
+        self, store: Any, input_dict: dict[str, list[types.Artifact]]
+    ) -> dict[str, list[types.Artifact]]:
+        """Takes `examples` (this run's), `model` and `model_blessing` (all of the pipeline's)."""
+        models = {model.id: model for model in input_dict["model"]}
+        here = {examples.uri for examples in input_dict["examples"]}
+        blessings = [
+            blessing
+            for blessing in input_dict["model_blessing"]
+            if blessing.get_int_custom_property("blessed") == 1
+            and blessing.get_string_custom_property(EXAMPLES_PROPERTY) not in here
+        ]
+        latest = max(blessings, key=lambda blessing: blessing.id, default=None)
+        start = latest.get_int_custom_property("current_model_id") if latest else None
+        found = [models[start]] if start in models else []
         return {**{key: [] for key in input_dict}, "model": found}

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import io
 import json
 import logging
+import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -34,6 +36,10 @@ from retake.errors import RetakeError
 MODEL_CARD = "assets.extra/retake.json"
 """In the SavedModel's folder: {"classes": […], "backbone": …, "weights": …, "image_size": …, "pictures": n, "sources":
 {record file: pictures of it that the model was trained on}}."""
+
+HEAD_FILE = "assets.extra/head.npz"
+"""Beside it where a later training can go on from the head: the arrays of components.head.Head, `l2`, and `network`,
+which names the frozen network that the features came from."""
 
 VALIDATION_PERCENT = 15
 BATCHES_BETWEEN_WORDS = 10
@@ -83,6 +89,8 @@ def run_fn(fn_args: FnArgs) -> None:
     to_pixels = transform_of(fn_args.transform_output)
     train = Split(fn_args.train_files, to_pixels, config)
     weights = train.weights(config, len(classes))
+    start = fitted = None
+    network = ""
     with _strategy().scope():
         frozen = config.fine_tune_layers == 0
         backbone = backbones.build(
@@ -93,17 +101,27 @@ def run_fn(fn_args: FnArgs) -> None:
         else:
             store = None if backbone.weights == "random" else _feature_store(fn_args.custom_config)
             rows = head.Rows(_features(backbone.network, train, store), train.labels, weights)
-            model = _with_head(backbone.network, train, rows, len(classes), config, fn_args.model_run_dir)
+            network = store.rpartition("/")[2] if store else ""
+            if config.start == "warm":
+                start = _start(fn_args.base_model, classes, network)
+            if start:
+                fitted = _go_on(start, train, rows, len(classes), config, f"{fn_args.model_run_dir}/{HEAD}")
+                model = keras.Sequential([backbone.network, _layers(fitted.head)], name="classifier")
+            else:
+                model, fitted = _with_head(backbone.network, train, rows, len(classes), config, fn_args.model_run_dir)
 
     _export(model, to_pixels, classes, fn_args.serving_model_dir)
+    sources = (start.sources if start else {}) | Counter(train.sources)
     card = {
         "classes": classes,
         "backbone": model_config.backbone,
         "weights": backbone.weights,
         "image_size": model_config.image_size,
         "pictures": len(train.labels),
-        "sources": dict(sorted(Counter(train.sources).items())),
+        "sources": dict(sorted(sources.items())),
     }
+    if fitted and network:
+        _keep(fitted, network, f"{fn_args.serving_model_dir}/{HEAD_FILE}")
     path = f"{fn_args.serving_model_dir}/{MODEL_CARD}"
     tf.io.gfile.makedirs(path.rpartition("/")[0])
     with tf.io.gfile.GFile(path, "w") as file:
@@ -118,6 +136,18 @@ def transform_of(transform_output: str) -> Any:
         input_signature=[tf.TensorSpec([None], tf.string)],
         autograph=False,
     )
+
+
+class Fitted(NamedTuple):
+    head: head.Head
+    l2: float
+
+
+class Start(NamedTuple):
+    """What a training goes on from."""
+
+    fitted: Fitted
+    sources: dict[str, int]
 
 
 class Schedule(NamedTuple):
@@ -277,10 +307,74 @@ def _from_scratch(
     return model
 
 
+def _start(model: str | None, classes: list[str], network: str) -> Start | None:
+    """What the model in service leaves to go on from; None, with a word about it, where that cannot be.
+
+    Args:
+      model: its folder, or None.
+      classes: of this training.
+      network: names the frozen network of this training; empty where its weights are random.
+    """
+    if not model:
+        obstacle = "there is no blessed model"
+    elif not network:
+        obstacle = "a network of random weights is another one in each training"
+    else:
+        try:
+            card = json.loads(_read(f"{model}/{MODEL_CARD}"))
+            kept = np.load(io.BytesIO(_read(f"{model}/{HEAD_FILE}")), allow_pickle=False)
+            fitted = Fitted(head.Head(*(kept[name] for name in head.Head._fields)), float(kept["l2"]))
+            if card["classes"] != classes:
+                obstacle = f"the model in service knows other classes ({', '.join(card['classes'])})"
+            elif str(kept["network"]) != network:
+                obstacle = "the model in service has another network"
+            else:
+                return Start(fitted, card["sources"])
+        except tf.errors.NotFoundError:
+            obstacle = "the model in service has no head on a frozen network"
+        except (tf.errors.OpError, zipfile.BadZipFile, EOFError, ValueError, KeyError) as error:
+            obstacle = f"the head of the model in service cannot be read ({error})"
+    _log.info("the start is fresh, not warm: %s", obstacle)
+    return None
+
+
+def _read(path: str) -> bytes:
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return bytes(file.read())
+
+
+def _keep(fitted: Fitted, network: str, path: str) -> None:
+    content = io.BytesIO()
+    np.savez(content, network=network, l2=fitted.l2, **fitted.head._asdict())
+    tf.io.gfile.makedirs(path.rpartition("/")[0])
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(content.getvalue())
+
+
+def _go_on(start: Start, train: Split, rows: head.Rows, classes: int, config: TrainerSection, log_dir: str) -> Fitted:
+    """The head of the model in service, moved by the pictures of the record files that are new to it.
+
+    Each new picture weighs 1: the old head stands for what is known of the classes' shares.
+    """
+    new = np.array([source not in start.sources for source in train.sources])
+    l2 = start.fitted.l2 if config.l2 == "auto" else config.l2
+    if not new.any():
+        _log.info("head: no record file is new to the model in service, so its head stays as it is")
+        return start.fitted
+    chosen = rows.only(new)._replace(weights=np.ones(new.sum(), "float32"))
+    fitted = Fitted(head.fit(chosen, classes, l2, start.fitted.head), l2)
+    before, after = (head.quality(each, chosen) for each in (start.fitted.head, fitted.head))
+    with tf.summary.create_file_writer(log_dir).as_default():
+        _scalars(0, l2=l2, **before._asdict())
+        _scalars(1, l2=l2, **after._asdict())
+    _log.info("head: goes on from the model in service with %d new pictures, with l2 %.3g", new.sum(), l2)
+    return fitted
+
+
 def _with_head(
     network: keras.Model, train: Split, rows: head.Rows, classes: int, config: TrainerSection, log_dir: str
-) -> keras.Model:
-    """A network with a fitted head, fine-tuned where the configuration asks for it.
+) -> tuple[keras.Model, Fitted | None]:
+    """A network with a fitted head, fine-tuned where the configuration asks for it; the head if the network is frozen.
 
     Fine-tuning starts from a head that was fitted without the held-out pictures, and no later step sees them, so the
     numbers that choose its epoch are honest. Where an epoch is better on them than the frozen network was, the model
@@ -298,9 +392,9 @@ def _with_head(
         _unfreeze(network, config.fine_tune_layers)
         schedule = Schedule(config.fine_tune_epochs, config.fine_tune_learning_rate, 2)
         if _train(model, train, rows.weights, schedule, log_dir):
-            return model
+            return model, None
         _log.info("network: no epoch of fine-tuning helped; the network stays frozen, with the head on all pictures")
-    return keras.Sequential([network, _layers(whole)], name="classifier")
+    return keras.Sequential([network, _layers(whole)], name="classifier"), Fitted(whole, best.penalty)
 
 
 def _search(rows: head.Rows, train: Split, classes: int, config: TrainerSection, log_dir: str) -> head.Trial:

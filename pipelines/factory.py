@@ -20,7 +20,7 @@ from components import transform as transform_graph
 from components.evaluator import GatedEvaluator
 from components.example_gen import RecordsExampleGen
 from components.pusher import WholePusher
-from components.resolver import BaselineStrategy
+from components.resolver import BaselineStrategy, StartStrategy
 from components.trainer import ClassifierTrainer
 from retake import images, records
 from retake.config import Config
@@ -75,11 +75,19 @@ def build(
             "code": _code(transform_graph, images),
         },
     )
+    blessed: dict[str, Any] = {"model": Channel(type=Model), "model_blessing": Channel(type=ModelBlessing)}
+    ours = baseline is BaselineStrategy
+    starts = []
+    if config.trainer.start == "warm":
+        known = {"examples": examples.outputs["examples"]} if ours else {}
+        starts = [Resolver(strategy_class=StartStrategy if ours else baseline, **blessed, **known)]
+        starts[0].with_id("StartResolver").add_upstream_node(examples)
     trainer = ClassifierTrainer(
         run_fn="components.trainer.run_fn",
         examples=examples.outputs["examples"],
         transform_graph=transform.outputs["transform_graph"],
         schema=schema.outputs["schema"],
+        base_model=starts[0].outputs["model"] if starts else None,
         custom_config={
             "model": {**config.model.model_dump(), "weights": weights.weights},
             "weights_fingerprint": weights.fingerprint,
@@ -90,10 +98,8 @@ def build(
             "tensorboard": f"{root}/tensorboard",
         },
     ).with_id("Trainer")
-    channels: dict[str, Any] = {"model": Channel(type=Model), "model_blessing": Channel(type=ModelBlessing)}
-    if baseline is BaselineStrategy:
-        channels["candidate"] = trainer.outputs["model"]
-    resolver = Resolver(strategy_class=baseline, **channels).with_id("Resolver")
+    known = {"candidate": trainer.outputs["model"]} if ours else {}
+    resolver = Resolver(strategy_class=baseline, **blessed, **known).with_id("Resolver")
     resolver.add_upstream_node(trainer)
     evaluator = GatedEvaluator(
         examples=examples.outputs["examples"],
@@ -111,7 +117,7 @@ def build(
     return Pipeline(
         pipeline_name=config.pipeline.name,
         pipeline_root=root,
-        components=[examples, statistics, schema, validator, transform, trainer, resolver, evaluator, pusher],
+        components=[examples, statistics, schema, validator, transform, *starts, trainer, resolver, evaluator, pusher],
         enable_cache=config.pipeline.caching,
         beam_pipeline_args=[*NO_PACKAGE, *config.beam.arguments],
     )

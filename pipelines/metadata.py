@@ -21,7 +21,7 @@ from ml_metadata.proto import metadata_store_pb2
 
 from retake import durable
 from retake.errors import RetakeError, UsageError
-from retake.summary import Node, NodeState, Summary
+from retake.summary import RESOLVERS, Node, NodeState, Summary
 
 PASSWORD_VARIABLE = "RETAKE_METADATA_PASSWORD"  # noqa: S105
 
@@ -192,7 +192,7 @@ def states(connection: metadata_store_pb2.ConnectionConfig, pipeline: str, run_i
 def node(node_id: str, execution: metadata_store_pb2.Execution, before: list[Node]) -> Node:
     """A node's part of the summary; a resolver only looks up, so it counts as cached where all before it is."""
     became = state(execution)
-    if node_id == "Resolver" and became == "complete" and all(node.cached for node in before):
+    if node_id in RESOLVERS and became == "complete" and all(node.cached for node in before):
         became = "cached"
     seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
     return Node(id=node_id, state=became, seconds=seconds, cached=became == "cached")
@@ -245,7 +245,7 @@ def summarize(
 
 def _outputs(store: MetadataStore, by_node: dict[str, metadata_store_pb2.Execution]) -> dict[str, dict[str, Any]]:
     """Custom properties of the run's artifacts by output key, resolvers left out."""
-    executions = {execution.id: node for node, execution in by_node.items() if node != "Resolver"}
+    executions = {execution.id: node for node, execution in by_node.items() if node not in RESOLVERS}
     found = {}
     for event in store.get_events_by_execution_ids(list(executions)) if executions else []:
         if event.type == metadata_store_pb2.Event.OUTPUT:

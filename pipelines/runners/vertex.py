@@ -31,7 +31,7 @@ from retake import summary as summaries
 from retake import weights as weight_files
 from retake.config import Config
 from retake.errors import RetakeError, UsageError
-from retake.summary import Node, NodeState, Summary
+from retake.summary import RESOLVERS, Node, NodeState, Summary
 from retake.weights import Weights
 
 SPECIFICATION = "pipeline.json"
@@ -227,7 +227,10 @@ def compile(config: Config) -> Compiled:
     nodes = [component.id for component in pipeline.components]
     containers = {node: executors[f"{node}_executor"]["container"] for node in nodes if node in tasks}
     containers["ExampleGen"]["lifecycle"]["preCacheCheck"]["command"] = [*COMMAND, "hook"]
-    _judge_against_another(job["pipelineSpec"])
+    # The baseline is the model that was blessed last besides the candidate, as with BaselineStrategy elsewhere.
+    _leave_out(job["pipelineSpec"], "Resolver", "current_model", "Trainer", "model")
+    if config.trainer.start == "warm":  # As with StartStrategy elsewhere.
+        _leave_out(job["pipelineSpec"], "StartResolver", "examples", "ExampleGen", "examples")
     # A model must not be pushed before the statistics are validated.
     tasks["Pusher"]["dependentTasks"] = sorted({*tasks["Pusher"]["dependentTasks"], "ExampleValidator"})
     machines = config.vertex.machines
@@ -247,23 +250,22 @@ def compile(config: Config) -> Compiled:
     return Compiled(job, nodes)
 
 
-def _judge_against_another(specification: dict[str, Any]) -> None:
-    """Makes the baseline the model that was blessed last besides the candidate, as BaselineStrategy does elsewhere.
+def _leave_out(specification: dict[str, Any], resolver: str, name: str, producer: str, output: str) -> None:
+    """Leaves blessings out whose property `name` is the address of what this run's `producer` makes as `output`.
 
-    TFX's query takes the last of all. A run with nothing new would compare its cached model with itself, and push it
-    again. And nothing lets it wait for the candidate.
+    TFX's query takes the last blessing of all, and waits for nothing. A run with nothing new would compare its cached
+    model with itself, and push it again.
     """
-    resolver, resolved = "Resolver-model-blessing-resolver", "model_blessing"
-    specification["components"][resolver]["inputDefinitions"] = {
-        "artifacts": {"candidate": specification["components"]["Evaluator"]["inputDefinitions"]["artifacts"]["model"]}
-    }
-    task = specification["root"]["dag"]["tasks"][resolver]
-    candidate = {"producerTask": "Trainer", "outputArtifactKey": "model"}
-    task["inputs"] = {"artifacts": {"candidate": {"taskOutputArtifact": candidate}}}
-    task["dependentTasks"] = ["Trainer"]
-    executor = specification["deploymentSpec"]["executors"][f"{resolver}_executor"]
-    query = executor["resolver"]["outputArtifactQueries"][resolved]
-    query["filter"] += " AND metadata.current_model.string_value!=\"{{$.inputs.artifacts['candidate'].uri}}\""
+    task_name = f"{resolver}-model-blessing-resolver"
+    task = specification["root"]["dag"]["tasks"][task_name]
+    made = specification["components"][producer]["outputDefinitions"]["artifacts"][output]
+    specification["components"][task_name]["inputDefinitions"] = {"artifacts": {output: made}}
+    made_by = {"producerTask": producer, "outputArtifactKey": output}
+    task["inputs"] = {"artifacts": {output: {"taskOutputArtifact": made_by}}}
+    task["dependentTasks"] = [producer]
+    executor = specification["deploymentSpec"]["executors"][f"{task_name}_executor"]
+    query = executor["resolver"]["outputArtifactQueries"]["model_blessing"]
+    query["filter"] += f" AND metadata.{name}.string_value!=\"{{{{$.inputs.artifacts['{output}'].uri}}}}\""
 
 
 def weights_of(config: Config) -> Weights:
@@ -612,7 +614,7 @@ def summarize(job: Any, nodes: list[str], failure: str | None = None) -> Summary
     """
     found: dict[str, dict[str, Any]] = {}
     for task in job.job_detail.task_details:
-        if not _is_of(task.task_name, "Resolver"):
+        if not any(_is_of(task.task_name, resolver) for resolver in RESOLVERS):
             for key, output in task.outputs.items():
                 for artifact in output.artifacts:
                     found[key] = dict(artifact.metadata or {})
@@ -647,7 +649,7 @@ def _nodes(job: Any, nodes: list[str]) -> list[Node]:
         states = {_STATES.get(task.state.name, "not run") for task in tasks}
         order: tuple[NodeState, ...] = ("failed", "running", "not run", "complete", "cached")
         state = next((state for state in order if state in states), "not run")
-        if node == "Resolver" and state == "complete" and all(before.cached for before in made):
+        if node in RESOLVERS and state == "complete" and all(before.cached for before in made):
             state = "cached"
         ended = [task for task in tasks if task.start_time and task.end_time]
         seconds = sum((task.end_time - task.start_time).total_seconds() for task in ended) if ended else None

@@ -129,6 +129,12 @@ class TrainerSection(Section):
         "means the same for any number of pictures. `auto` takes the one of 11 from 100,000 to 1 that is "
         "best on held-out pictures; for LeNet5 it is none.",
     )
+    start: Literal["fresh", "warm"] = Field(
+        "fresh",
+        description="`fresh` fits a head to all records. `warm` goes on from the head of the model in service with the "
+        "records that are new to it; `l2` then holds the head near its old weights, and `auto` is the old head's own. "
+        "Where there is no such model, or its classes or network are others, the start is fresh (docs/hotdog.md).",
+    )
     fine_tune_layers: int | Literal["all"] = Field(
         0,
         description="Last layers with weights of the backbone that are trained after the head, batch norm not counted; "
@@ -332,6 +338,17 @@ class Config(Section):
     airflow: AirflowSection = AirflowSection()
     vertex: VertexSection = VertexSection()
     kubeflow: KubeflowSection = KubeflowSection()
+
+    @field_validator("trainer")
+    @classmethod
+    def _head_only(cls, trainer: TrainerSection, others: ValidationInfo) -> TrainerSection:
+        model = others.data.get("model")
+        if trainer.start == "warm" and (trainer.fine_tune_layers or (model and model.backbone == "LeNet5")):
+            raise ValueError(
+                "start: warm goes on from a head on a frozen network; set fine_tune_layers to 0 and take another "
+                "backbone than LeNet5"
+            )
+        return trainer
 
     @field_validator("evaluator")
     @classmethod

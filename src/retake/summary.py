@@ -29,6 +29,10 @@ MOST_CLASSES_IN_MATRIX = 10
 LESS_IS_BETTER = ("loss", "entropy", "error")
 
 
+RESOLVERS = ("StartResolver", "Resolver")
+"""Nodes that only look up models."""
+
+
 class Node(BaseModel):
     """What became of one node of the pipeline; ``running`` it was when the run was cut short."""
 

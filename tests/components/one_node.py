@@ -61,10 +61,9 @@ def transform_graph_for(folder: Path, settings: Config, examples: Artifact) -> A
     return run_node(folder, "Transform", settings, examples=examples, schema=schema_in(folder))["transform_graph"]
 
 
-def train(folder: Path, settings: Config, examples: Artifact, graph: Artifact) -> Any:
-    return run_node(folder, "Trainer", settings, examples=examples, transform_graph=graph, schema=schema_in(folder))[
-        "model"
-    ]
+def train(folder: Path, settings: Config, examples: Artifact, graph: Artifact, **others: Artifact) -> Any:
+    inputs = {"examples": examples, "transform_graph": graph, "schema": schema_in(folder), **others}
+    return run_node(folder, "Trainer", settings, **inputs)["model"]
 
 
 def schema_in(folder: Path) -> Any:

@@ -77,3 +77,27 @@ def test_a_trial_is_measured_on_rows_that_its_head_was_not_fitted_to():
     assert head.quality(trial.head, guessed.only(~held_out)).accuracy == 1
     assert trial.held_out.accuracy < 0.55
     assert trial.held_out == head.quality(trial.head, guessed.only(held_out))
+
+
+def test_a_head_to_go_on_from_is_left_by_more_the_more_rows_there_are_and_not_at_all_without_any():
+    rows = rows_of(3, number=600)
+    start = head.fit(rows_of(3, seed=4), 3, 10.0)
+
+    def away(number: int) -> float:
+        fitted = head.fit(rows.only(np.arange(600) < number), 3, 30.0, start)
+        assert (fitted.mean == start.mean).all() and (fitted.variance == start.variance).all()
+        return float(np.square(fitted.kernel - start.kernel).sum() + np.square(fitted.bias - start.bias).sum())
+
+    assert 0 < away(30) < away(200) < away(600)
+    weightless = rows._replace(weights=np.zeros(600, "float32"))
+    still = head.fit(weightless, 3, 30.0, start)
+    np.testing.assert_allclose(still.kernel, start.kernel, atol=1e-6)
+    np.testing.assert_allclose(still.bias, start.bias, atol=1e-6)
+
+
+def test_going_on_from_a_head_with_a_weak_penalty_is_to_forget_it():
+    rows = rows_of(3, number=600)
+    start = head.fit(rows_of(3, seed=4), 3, 10.0)
+    near, far = (head.quality(head.fit(rows, 3, penalty, start), rows).log_loss for penalty in (1e6, 1.0))
+    assert near == pytest.approx(head.quality(start, rows).log_loss, rel=0.01)
+    assert far < 0.8 * near

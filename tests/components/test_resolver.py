@@ -1,23 +1,25 @@
-"""The gate compares a candidate with the model in service, which is the one that was blessed last."""
+"""The gate compares a candidate with the model that was blessed last; a warm start goes on from one like it."""
 
 from __future__ import annotations
 
 from one_node import artifact
 from tfx.types import standard_artifacts
 
-from components.resolver import BaselineStrategy
+from components.resolver import BaselineStrategy, StartStrategy
 
 
 def models(number):
     return [artifact(standard_artifacts.Model, f"model-{i}") for i in range(number)]
 
 
-def blessing(model, baseline=None, blessed=1):
+def blessing(model, baseline=None, blessed=1, examples=None):
     made = artifact(standard_artifacts.ModelBlessing, "blessing")
     made.set_int_custom_property("blessed", blessed)
     made.set_int_custom_property("current_model_id", model.id)
     if baseline:
         made.set_int_custom_property("baseline_model_id", baseline.id)
+    if examples:
+        made.set_string_custom_property("examples", examples)
     return made
 
 
@@ -68,3 +70,39 @@ def test_the_order_in_which_the_store_lists_them_does_not_matter():
 def test_a_blessed_model_that_the_store_no_longer_has_is_no_baseline():
     gone, candidate = models(2)
     assert baseline_of(candidate, [candidate], blessing(gone)) == []
+
+
+def start_of(examples, known, *blessings):
+    found = StartStrategy().resolve_artifacts(
+        None,
+        {
+            "examples": [artifact(standard_artifacts.Examples, examples)],
+            "model": known,
+            "model_blessing": list(blessings),
+        },
+    )
+    assert found["examples"] == found["model_blessing"] == []
+    return found["model"]
+
+
+def test_a_training_goes_on_from_the_model_that_was_blessed_last():
+    first, second, refused = known = models(3)
+    assert start_of("three", known) == []
+    blessings = [
+        blessing(first, examples="one"),
+        blessing(second, first, examples="two"),
+        blessing(refused, second, blessed=0, examples="bad"),
+    ]
+    assert start_of("three", known, *blessings) == [second]
+    assert start_of("three", known, *blessings[::-1]) == [second]
+
+
+def test_with_nothing_new_it_goes_on_from_where_the_model_in_service_did():
+    first, second = known = models(2)
+    assert start_of("one", known, blessing(first, examples="one")) == []
+    assert start_of("two", known, blessing(first, examples="one"), blessing(second, first, examples="two")) == [first]
+
+
+def test_a_model_that_was_blessed_before_blessings_named_their_examples_is_gone_on_from():
+    [old] = known = models(1)
+    assert start_of("one", known, blessing(old)) == [old]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 from pathlib import Path
 
 import keras
@@ -219,6 +220,86 @@ def test_a_fitted_head_does_not_depend_on_the_seed(colours, graph, tmp_path):
         for settings in (config(model=network, trainer={"seed": seed}) for seed in (1, 2))
     )
     np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def in_service(tmp_path_factory, graph):
+    """A fitted head, its settings for a warm start, and examples of its record file and of one where red is blue."""
+    folder = tmp_path_factory.mktemp("warm")
+    settings = config(
+        data={"location": str(folder / "data")},
+        model={"backbone": "MobileNetV2", "weights": str(MOBILENET)},
+        trainer={"start": "warm"},
+    )
+    write_records(folder / "data" / "first.tfrecord", coloured(30))
+    first = examples_from(folder, settings)
+    model = train(folder, settings, first, graph)
+    otherwise = [example(picture(0, 10_000 + number), "blue") for number in range(40)]
+    write_records(folder / "data" / "later.tfrecord", otherwise + coloured(2, seed=8))
+    return model, settings, first, examples_from(folder, settings)
+
+
+def kept(model):
+    return np.load(saved_model(model) / "assets.extra" / "head.npz")
+
+
+@needs_shared
+def test_a_warm_start_goes_on_from_the_head_in_service_with_the_new_records_only(in_service, graph, said, tmp_path):
+    model, settings, _, both = in_service
+    moved = train(tmp_path, settings, both, graph, base_model=model)
+    assert any("goes on from the model in service with" in message for message in said)
+    assert set(card(moved)["sources"]) == {"first.tfrecord", "later.tfrecord"}
+    old, new = kept(model), kept(moved)
+    assert old["l2"] == new["l2"] and (old["mean"] == new["mean"]).all()
+    assert not np.allclose(old["kernel"], new["kernel"])
+    reds = [picture(0, 20_000 + number) for number in range(8)]
+    blue = CLASSES.index("blue")
+    before, after = (
+        np.mean(ask(tf.saved_model.load(str(saved_model(each))), reds)["probabilities"][:, blue])
+        for each in (model, moved)
+    )
+    assert after > before + 0.05
+
+
+@needs_shared
+def test_a_warm_start_without_new_records_keeps_the_head(in_service, graph, said, tmp_path):
+    model, settings, first, _ = in_service
+    again = train(tmp_path, settings, first, graph, base_model=model)
+    assert "no record file is new" in said[-1]
+    assert all((kept(model)[name] == kept(again)[name]).all() for name in ("kernel", "bias", "mean", "variance"))
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda folder: (folder / "head.npz").unlink(), "has no head on a frozen network"),
+        (lambda folder: (folder / "head.npz").write_bytes(b""), "cannot be read"),
+        (
+            lambda folder: (folder / "retake.json").write_text('{"classes": ["cat", "dog"], "sources": {}}'),
+            "knows other classes (cat, dog)",
+        ),
+        (
+            lambda folder: np.savez(folder / "head.npz", **{**np.load(folder / "head.npz"), "network": "another"}),
+            "has another network",
+        ),
+    ],
+)
+def test_what_cannot_be_gone_on_from_makes_the_start_fresh_and_is_told(in_service, said, change, reason, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(saved_model(in_service[0]), model)
+    network = str(np.load(model / "assets.extra" / "head.npz")["network"])
+    assert trainer._start(str(model), CLASSES, network) is not None
+    change(model / "assets.extra")
+    assert trainer._start(str(model), CLASSES, network) is None
+    assert said[-1].startswith("the start is fresh, not warm: ") and reason in said[-1]
+
+
+def test_without_a_model_or_with_random_weights_the_start_is_fresh(said):
+    assert trainer._start(None, CLASSES, "network") is None
+    assert "there is no blessed model" in said[-1]
+    assert trainer._start("model", CLASSES, "") is None
+    assert "random weights" in said[-1]
 
 
 @pytest.fixture

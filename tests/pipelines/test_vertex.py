@@ -117,7 +117,19 @@ class TestCompiled:
         assert specification(compiled)["root"]["dag"]["tasks"][resolver]["dependentTasks"] == ["Trainer"]
         executor = specification(compiled)["deploymentSpec"]["executors"][f"{resolver}_executor"]
         query = executor["resolver"]["outputArtifactQueries"]["model_blessing"]["filter"]
-        assert query.endswith("metadata.current_model.string_value!=\"{{$.inputs.artifacts['candidate'].uri}}\"")
+        assert query.endswith("metadata.current_model.string_value!=\"{{$.inputs.artifacts['model'].uri}}\"")
+
+    def test_a_warm_start_is_looked_up_among_models_of_other_examples(self) -> None:
+        warm = vertex.compile(settings(model={"backbone": "MobileNetV2"}, trainer={"start": "warm"}))
+        assert [node for node in warm.nodes if node not in NODES] == ["StartResolver"]
+        tasks = specification(warm)["root"]["dag"]["tasks"]
+        resolver = "StartResolver-model-blessing-resolver"
+        assert tasks[resolver]["dependentTasks"] == ["ExampleGen"]
+        executor = specification(warm)["deploymentSpec"]["executors"][f"{resolver}_executor"]
+        query = executor["resolver"]["outputArtifactQueries"]["model_blessing"]["filter"]
+        assert query.endswith("metadata.examples.string_value!=\"{{$.inputs.artifacts['examples'].uri}}\"")
+        base = tasks["Trainer"]["inputs"]["artifacts"]["base_model"]["taskOutputArtifact"]
+        assert base["producerTask"] == "StartResolver-model-resolver"
 
     def test_a_model_is_pushed_only_after_the_statistics_were_validated(self, compiled: vertex.Compiled) -> None:
         pusher = specification(compiled)["root"]["dag"]["tasks"]["Pusher"]

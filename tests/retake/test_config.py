@@ -236,6 +236,12 @@ def test_lenet5_is_refused_with_weights_before_anything_starts(write):
     assert "model.weights = 'imagenet': LeNet5 trains from scratch and takes no weights; set it to none" in message
 
 
+def test_a_warm_start_is_refused_where_no_head_on_a_frozen_network_is_trained(write):
+    for other in ("trainer.fine_tune_layers=3", "model.backbone=LeNet5"):
+        message = refusal(write(MINIMAL), "trainer.start=warm", other)
+        assert "start: warm goes on from a head on a frozen network; set fine_tune_layers to 0" in message
+
+
 def test_each_wrong_key_has_its_line(write):
     message = refusal(write(MINIMAL), "trainer.epochs=0", "model.image_size=0")
     assert len(message.splitlines()) == 2
