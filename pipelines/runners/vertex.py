@@ -228,9 +228,9 @@ def compile(config: Config) -> Compiled:
     containers = {node: executors[f"{node}_executor"]["container"] for node in nodes if node in tasks}
     containers["ExampleGen"]["lifecycle"]["preCacheCheck"]["command"] = [*COMMAND, "hook"]
     # The baseline is the model that was blessed last besides the candidate, as with BaselineStrategy elsewhere.
-    _leave_out(job["pipelineSpec"], "Resolver", "current_model", "Trainer", "model")
+    _leave_out(job["pipelineSpec"], "Resolver", "current_model", "candidate", "Trainer", "model")
     if config.trainer.start == "warm":  # As with StartStrategy elsewhere.
-        _leave_out(job["pipelineSpec"], "StartResolver", "examples", "ExampleGen", "examples")
+        _leave_out(job["pipelineSpec"], "StartResolver", "examples", "examples", "ExampleGen", "examples")
     # A model must not be pushed before the statistics are validated.
     tasks["Pusher"]["dependentTasks"] = sorted({*tasks["Pusher"]["dependentTasks"], "ExampleValidator"})
     machines = config.vertex.machines
@@ -250,8 +250,12 @@ def compile(config: Config) -> Compiled:
     return Compiled(job, nodes)
 
 
-def _leave_out(specification: dict[str, Any], resolver: str, name: str, producer: str, output: str) -> None:
+def _leave_out(
+    specification: dict[str, Any], resolver: str, name: str, channel: str, producer: str, output: str
+) -> None:
     """Leaves blessings out whose property `name` is the address of what this run's `producer` makes as `output`.
+
+    The resolver takes it by the name `channel`.
 
     TFX's query takes the last blessing of all, and waits for nothing. A run with nothing new would compare its cached
     model with itself, and push it again.
@@ -259,13 +263,13 @@ def _leave_out(specification: dict[str, Any], resolver: str, name: str, producer
     task_name = f"{resolver}-model-blessing-resolver"
     task = specification["root"]["dag"]["tasks"][task_name]
     made = specification["components"][producer]["outputDefinitions"]["artifacts"][output]
-    specification["components"][task_name]["inputDefinitions"] = {"artifacts": {output: made}}
+    specification["components"][task_name]["inputDefinitions"] = {"artifacts": {channel: made}}
     made_by = {"producerTask": producer, "outputArtifactKey": output}
-    task["inputs"] = {"artifacts": {output: {"taskOutputArtifact": made_by}}}
+    task["inputs"] = {"artifacts": {channel: {"taskOutputArtifact": made_by}}}
     task["dependentTasks"] = [producer]
     executor = specification["deploymentSpec"]["executors"][f"{task_name}_executor"]
     query = executor["resolver"]["outputArtifactQueries"]["model_blessing"]
-    query["filter"] += f" AND metadata.{name}.string_value!=\"{{{{$.inputs.artifacts['{output}'].uri}}}}\""
+    query["filter"] += f" AND metadata.{name}.string_value!=\"{{{{$.inputs.artifacts['{channel}'].uri}}}}\""
 
 
 def weights_of(config: Config) -> Weights:

@@ -117,7 +117,7 @@ class TestCompiled:
         assert specification(compiled)["root"]["dag"]["tasks"][resolver]["dependentTasks"] == ["Trainer"]
         executor = specification(compiled)["deploymentSpec"]["executors"][f"{resolver}_executor"]
         query = executor["resolver"]["outputArtifactQueries"]["model_blessing"]["filter"]
-        assert query.endswith("metadata.current_model.string_value!=\"{{$.inputs.artifacts['model'].uri}}\"")
+        assert query.endswith("metadata.current_model.string_value!=\"{{$.inputs.artifacts['candidate'].uri}}\"")
 
     def test_a_warm_start_is_looked_up_among_models_of_other_examples(self) -> None:
         warm = vertex.compile(settings(model={"backbone": "MobileNetV2"}, trainer={"start": "warm"}))
