@@ -116,16 +116,16 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
 
     def _read(self, exec_properties: dict[str, Any], _pattern: str) -> beam.PTransform:
         location = exec_properties[standard_component_specs.INPUT_BASE_KEY]
+        settings = _settings(exec_properties)
+        files = newest(record_files(location), settings["window"])
         executor = self
 
         class Read(beam.PTransform):
             def expand(self, pipeline: beam.Pipeline) -> beam.pvalue.PCollection:
                 read = (
                     pipeline
-                    | beam.Create(record_files(location))
-                    | beam.FlatMap(examples_of, location, _settings(exec_properties)).with_outputs(
-                        "dropped", main="examples"
-                    )
+                    | beam.Create(files)
+                    | beam.FlatMap(examples_of, location, settings).with_outputs("dropped", main="examples")
                 )
                 executor._dropped = read.dropped
                 return read.examples
@@ -146,7 +146,9 @@ class RecordsExampleGen(FileBasedExampleGen):
     DRIVER_CLASS = RecordsDriver
 
     def __init__(self, location: Any, data: DataSection, code: str):
-        settings = data.model_dump(include={"classes", "max_pixels", "max_bytes", "max_dropped"}) | {"code": code}
+        settings = data.model_dump(include={"classes", "max_pixels", "max_bytes", "max_dropped", "window"}) | {
+            "code": code
+        }
         custom_config = example_gen_pb2.CustomConfig()
         custom_config.custom_config.Pack(json_format.ParseDict(settings, struct_pb2.Struct()))
         buckets = [
@@ -172,6 +174,24 @@ def record_files(location: str) -> list[str]:
       RetakeError: no such folder, no record file in it, or a shard of one is missing.
     """
     return _look(location)[0]
+
+
+def newest(files: list[str], window: int | None) -> list[str]:
+    """The `window` record files that were written last, of those of one time the last ones by name; None takes all.
+
+    The shards of a record file count as one, with the time of the last of them.
+    """
+    written: dict[str, int] = defaultdict(int)
+    for path in files:
+        whole = SHARD.sub("", path)
+        written[whole] = max(written[whole], tf.io.gfile.stat(path).mtime_nsec)
+    chosen = sorted(written, key=lambda whole: (written[whole], whole))
+    if window is None or len(chosen) <= window:
+        return files
+    chosen = chosen[-int(window) :]
+    names = _listed([path.rpartition("/")[2] for path in chosen])
+    _log.info("of %d record files data.window takes the newest: %s", len(written), names)
+    return [path for path in files if SHARD.sub("", path) in chosen]
 
 
 def fingerprint(location: str) -> str:

@@ -21,13 +21,19 @@ from retake import durable
 _log = logging.getLogger("retake")
 
 
-def of_pictures(digests: Sequence[bytes], store: str | None, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def of_pictures(
+    digests: Sequence[bytes],
+    store: str | None,
+    compute: Callable[[np.ndarray], np.ndarray],
+    others: Sequence[bytes] = (),
+) -> np.ndarray:
     """Features of pictures, each different picture's computed at most once.
 
     Args:
       digests: what identifies each of the n pictures.
       store: file that keeps features for the next run, local or gs://; None keeps nothing.
       compute: takes bool[n], the pictures to compute, and returns their features, float32[pictures, features].
+      others: pictures whose features stay in the store, if they are there; those of all others are forgotten.
 
     Returns:
       float32[n, features].
@@ -43,7 +49,8 @@ def of_pictures(digests: Sequence[bytes], store: str | None, compute: Callable[[
         new = [digest for digest, is_missing in zip(digests, missing, strict=True) if is_missing]
         known |= zip(new, compute(missing), strict=True)
         if store:
-            _write(store, {digest: known[digest] for digest in dict.fromkeys(digests)})
+            kept = dict.fromkeys([*digests, *others])
+            _write(store, {digest: known[digest] for digest in kept if digest in known})
     return np.stack([known[digest] for digest in digests])
 
 

@@ -15,7 +15,7 @@ import json
 import logging
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -88,7 +88,6 @@ def run_fn(fn_args: FnArgs) -> None:
 
     to_pixels = transform_of(fn_args.transform_output)
     train = Split(fn_args.train_files, to_pixels, config)
-    weights = train.weights(config, len(classes))
     start = fitted = None
     network = ""
     with _strategy().scope():
@@ -96,18 +95,19 @@ def run_fn(fn_args: FnArgs) -> None:
         backbone = backbones.build(
             model_config.backbone, model_config.weights, model_config.image_size, frozen, lambda: train.sample(64)
         )
-        if model_config.backbone == "LeNet5":
-            model = _from_scratch(backbone.network, train, weights, len(classes), config, fn_args.model_run_dir)
+        store = None if backbone.weights == "random" else _feature_store(fn_args.custom_config)
+        network = store.rpartition("/")[2] if store else ""
+        if config.start == "warm":
+            start = _start(fn_args.base_model, classes, network)
+        if start:
+            fitted = _go_on(start, backbone.network, train, store, config, f"{fn_args.model_run_dir}/{HEAD}")
+            model = keras.Sequential([backbone.network, _layers(fitted.head)], name="classifier")
         else:
-            store = None if backbone.weights == "random" else _feature_store(fn_args.custom_config)
-            rows = head.Rows(_features(backbone.network, train, store), train.labels, weights)
-            network = store.rpartition("/")[2] if store else ""
-            if config.start == "warm":
-                start = _start(fn_args.base_model, classes, network)
-            if start:
-                fitted = _go_on(start, train, rows, len(classes), config, f"{fn_args.model_run_dir}/{HEAD}")
-                model = keras.Sequential([backbone.network, _layers(fitted.head)], name="classifier")
+            weights = train.weights(config, len(classes), _known(fn_args.base_model))
+            if model_config.backbone == "LeNet5":
+                model = _from_scratch(backbone.network, train, weights, len(classes), config, fn_args.model_run_dir)
             else:
+                rows = head.Rows(_features(backbone.network, train, store), train.labels, weights)
                 model, fitted = _with_head(backbone.network, train, rows, len(classes), config, fn_args.model_run_dir)
 
     _export(model, to_pixels, classes, fn_args.serving_model_dir)
@@ -120,7 +120,7 @@ def run_fn(fn_args: FnArgs) -> None:
         "pictures": len(train.labels),
         "sources": dict(sorted(sources.items())),
     }
-    if fitted and network:
+    if fitted and store:
         _keep(fitted, network, f"{fn_args.serving_model_dir}/{HEAD_FILE}")
     path = f"{fn_args.serving_model_dir}/{MODEL_CARD}"
     tf.io.gfile.makedirs(path.rpartition("/")[0])
@@ -206,8 +206,18 @@ class Split:
         """The first pictures' pixels, float32[≤ number, size, size, 3]."""
         return np.concatenate(list(self.pixels().take(-(-number // FORWARD_CHUNK)).as_numpy_iterator()))[:number]
 
-    def weights(self, config: TrainerSection, classes: int) -> np.ndarray:
-        """float32[n] with mean 1: the record file's weight times the class's."""
+    def new(self, known: Collection[str]) -> np.ndarray:
+        """bool[n]: the pictures of record files that are not among the known ones."""
+        return np.array([source not in known for source in self.sources])
+
+    def weights(self, config: TrainerSection, classes: int, known: Collection[str] = ()) -> np.ndarray:
+        """float32[n] with mean 1: the record file's weight times the class's, then `trainer.new_share`.
+
+        Args:
+          config: says the weights.
+          classes: number of classes.
+          known: record files that the model in service was trained on; empty where there is none.
+        """
         of_source = {source: _record_weight(source, config.record_weights) for source in set(self.sources)}
         weights = np.array([of_source[source] for source in self.sources])
         if not weights.any():
@@ -218,6 +228,13 @@ class Split:
         if config.class_weights:
             mass = np.bincount(self.labels, weights, minlength=classes)
             weights = weights / np.where(mass > 0, mass, 1)[self.labels]
+        if config.new_share is not None:
+            new = self.new(known)
+            of_new, of_old = weights[new].sum(), weights[~new].sum()
+            if of_new and of_old:
+                weights[new] *= config.new_share / (1 - config.new_share) * of_old / of_new
+                told = "%d pictures of new record files are %.3g of the training loss"
+                _log.info(told, new.sum(), config.new_share)
         return (weights / weights.mean()).astype("float32")
 
 
@@ -277,16 +294,18 @@ def _feature_store(custom_config: dict[str, Any]) -> str:
     return store_for(custom_config["features"], network)
 
 
-def _features(network: keras.Model, train: Split, store: str | None) -> np.ndarray:
-    """What the frozen network says of the pictures, float32[n, features]."""
+def _features(network: keras.Model, train: Split, store: str | None, side: np.ndarray | None = None) -> np.ndarray:
+    """What the frozen network says of the pictures, or of those where bool[n] `side` is true: float32[m, features]."""
     network.trainable = False
-    return of_pictures(
-        train.digests,
-        store,
-        lambda which: network.predict(
-            train.pixels(which), verbose=0, callbacks=[_Progress("features", int(which.sum()))]
-        ),
-    )
+    numbers = np.arange(len(train.digests)) if side is None else np.flatnonzero(side)
+
+    def compute(which: np.ndarray) -> np.ndarray:
+        chosen = np.zeros(len(train.digests), bool)
+        chosen[numbers[which]] = True
+        progress = _Progress("features", int(chosen.sum()))
+        return np.asarray(network.predict(train.pixels(chosen), verbose=0, callbacks=[progress]))
+
+    return of_pictures([train.digests[number] for number in numbers], store, compute, others=train.digests)
 
 
 def _from_scratch(
@@ -351,23 +370,44 @@ def _keep(fitted: Fitted, network: str, path: str) -> None:
         file.write(content.getvalue())
 
 
-def _go_on(start: Start, train: Split, rows: head.Rows, classes: int, config: TrainerSection, log_dir: str) -> Fitted:
+def _known(model: str | None) -> dict[str, int]:
+    """The record files that a model was trained on; none where there is no model, or it does not say."""
+    try:
+        return dict(json.loads(_read(f"{model}/{MODEL_CARD}"))["sources"]) if model else {}
+    except (tf.errors.OpError, ValueError, KeyError):
+        return {}
+
+
+def _go_on(
+    start: Start, network: keras.Model, train: Split, store: str | None, config: TrainerSection, log_dir: str
+) -> Fitted:
     """The head of the model in service, moved by the pictures of the record files that are new to it.
 
-    Each new picture weighs 1: the old head stands for what is known of the classes' shares.
+    Each picture weighs 1: the old head stands for what is known of the classes' shares. With `trainer.replay`, some of
+    the old pictures take part, chosen at random anew for each set of examples.
     """
-    new = np.array([source not in start.sources for source in train.sources])
+    new = train.new(start.sources)
     l2 = start.fitted.l2 if config.l2 == "auto" else config.l2
     if not new.any():
         _log.info("head: no record file is new to the model in service, so its head stays as it is")
         return start.fitted
-    chosen = rows.only(new)._replace(weights=np.ones(new.sum(), "float32"))
-    fitted = Fitted(head.fit(chosen, classes, l2, start.fitted.head), l2)
-    before, after = (head.quality(each, chosen) for each in (start.fitted.head, fitted.head))
+    old = np.flatnonzero(~new)
+    replayed = min(len(old), round(config.replay * new.sum()))
+    chosen = new.copy()
+    chosen[np.random.default_rng(config.seed).choice(old, replayed, replace=False)] = True
+    weights = np.ones(chosen.sum(), "float32")
+    rows = head.Rows(_features(network, train, store, chosen), train.labels[chosen], weights)
+    fitted = Fitted(head.fit(rows, len(start.fitted.head.bias), l2, start.fitted.head), l2)
+    before, after = (head.quality(each, rows) for each in (start.fitted.head, fitted.head))
     with tf.summary.create_file_writer(log_dir).as_default():
         _scalars(0, l2=l2, **before._asdict())
         _scalars(1, l2=l2, **after._asdict())
-    _log.info("head: goes on from the model in service with %d new pictures, with l2 %.3g", new.sum(), l2)
+    _log.info(
+        "head: goes on from the model in service with %d new pictures and %d old ones, with l2 %.3g",
+        new.sum(),
+        replayed,
+        l2,
+    )
     return fitted
 
 

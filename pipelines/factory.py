@@ -78,7 +78,7 @@ def build(
     blessed: dict[str, Any] = {"model": Channel(type=Model), "model_blessing": Channel(type=ModelBlessing)}
     ours = baseline is BaselineStrategy
     starts = []
-    if config.trainer.start == "warm":
+    if config.trainer.asks_model_in_service:
         known = {"examples": examples.outputs["examples"]} if ours else {}
         starts = [Resolver(strategy_class=StartStrategy if ours else baseline, **blessed, **known)]
         starts[0].with_id("StartResolver").add_upstream_node(examples)

@@ -47,6 +47,8 @@ FIELDS = [
 
 FIRST, ADDED, BROKEN = "first.tfrecord", "later/added.tfrecord", "broken.tfrecord"
 PER_CLASS = 20
+NEW_SHARE = "trainer.new_share=0.5"
+"""Makes a training ask which model is in service."""
 
 
 class Place(NamedTuple):
@@ -161,7 +163,7 @@ class RunnerContract:
         """All the old pictures once more, in another file, and new red ones."""
         red = [example(picture(0, 5000 + number), "red") for number in range(10)]
         write_records(place.data / ADDED, coloured(PER_CLASS) + red)
-        return Chapter(start(place), versions(place))
+        return Chapter(start(place, NEW_SHARE), versions(place))
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -181,7 +183,7 @@ class RunnerContract:
     @classmethod
     def repaired(cls, start: Start, place: Place, broken: Chapter) -> Chapter:
         (place.data / BROKEN).unlink()
-        return Chapter(start(place), versions(place))
+        return Chapter(start(place, NEW_SHARE), versions(place))
 
     def test_a_first_run_completes_and_is_blessed_and_pushed(self, first: Chapter) -> None:
         assert first.outcome.code == 0, first.outcome.said
@@ -248,7 +250,7 @@ class RunnerContract:
         self, first: Chapter, grown: Chapter
     ) -> None:
         assert grown.outcome.code == 0, grown.outcome.said
-        assert states(grown.outcome)["Trainer"] == "complete"
+        assert states(grown.outcome)["StartResolver"] == states(grown.outcome)["Trainer"] == "complete"
         assert grown.outcome.summary["blessed"] is True
         assert grown.outcome.summary["baseline_metrics"]["accuracy"] >= 0.6
         assert set(grown.outcome.summary["comparison"]) == {"old", "new"}
@@ -296,3 +298,4 @@ class RunnerContract:
         assert repaired.outcome.code == 0, repaired.outcome.said
         assert repaired.outcome.summary["state"] == "complete"
         assert repaired.versions == grown.versions
+        assert states(repaired.outcome)["Trainer"] == "cached"

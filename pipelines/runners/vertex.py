@@ -229,7 +229,7 @@ def compile(config: Config) -> Compiled:
     containers["ExampleGen"]["lifecycle"]["preCacheCheck"]["command"] = [*COMMAND, "hook"]
     # The baseline is the model that was blessed last besides the candidate, as with BaselineStrategy elsewhere.
     _leave_out(job["pipelineSpec"], "Resolver", "current_model", "candidate", "Trainer", "model")
-    if config.trainer.start == "warm":  # As with StartStrategy elsewhere.
+    if config.trainer.asks_model_in_service:  # As with StartStrategy elsewhere.
         _leave_out(job["pipelineSpec"], "StartResolver", "examples", "examples", "ExampleGen", "examples")
     # A model must not be pushed before the statistics are validated.
     tasks["Pusher"]["dependentTasks"] = sorted({*tasks["Pusher"]["dependentTasks"], "ExampleValidator"})

@@ -71,6 +71,13 @@ class DataSection(Section):
         description="Folder or gs:// prefix; every record file below it is read: .tfrecord, .tfrecords and .tfrec in "
         "lower or upper case, with or without .gz, whole or in shards such as .tfrecord-00000-of-00002.",
     )
+    window: int | None = Field(
+        None,
+        ge=1,
+        description="Read only as many record files, those that were written last; the shards of one count as one. "
+        "Older pictures are then neither trained on nor in the eval split, so that the gate does not see what is "
+        "forgotten. Without it, all are read.",
+    )
     sample: bool = Field(False, description="Draw the embedded pictures into `location` when it does not exist.")
     classes: list[str] = Field(min_length=2, description="Class names; the position is the label's index.")
     split: dict[str, Annotated[int, Field(gt=0)]] = Field(
@@ -135,6 +142,20 @@ class TrainerSection(Section):
         "records that are new to it; `l2` then holds the head near its old weights, and `auto` is the old head's own. "
         "Where there is no such model, or its classes or network are others, the start is fresh (docs/hotdog.md).",
     )
+    replay: float = Field(
+        0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Warm start: how many old pictures are learnt again for each new one, against forgetting.",
+    )
+    new_share: float | None = Field(
+        None,
+        gt=0,
+        le=0.5,
+        description="Fresh start: the share of the training loss that pictures of new record files make, whatever "
+        "their number: those that the model in service was not trained on. Without it, a new picture counts as an "
+        "old one.",
+    )
     fine_tune_layers: int | Literal["all"] = Field(
         0,
         description="Last layers with weights of the backbone that are trained after the head, batch norm not counted; "
@@ -156,6 +177,11 @@ class TrainerSection(Section):
         if isinstance(layers, int) and layers < 0:
             raise ValueError("must be 0, a positive number or `all`")
         return layers
+
+    @property
+    def asks_model_in_service(self) -> bool:
+        """Whether a training has to know what the model in service was trained on."""
+        return self.start == "warm" or self.new_share is not None
 
 
 class EvaluatorSection(Section):
@@ -348,6 +374,10 @@ class Config(Section):
                 "start: warm goes on from a head on a frozen network; set fine_tune_layers to 0 and take another "
                 "backbone than LeNet5"
             )
+        if trainer.start == "warm" and trainer.new_share is not None:
+            raise ValueError("new_share is for a fresh start; a warm one weighs old pictures by replay and l2")
+        if trainer.start == "fresh" and trainer.replay:
+            raise ValueError("replay is for start: warm; a fresh start learns all pictures")
         return trainer
 
     @field_validator("evaluator")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import unicodedata
 from collections import Counter
 
@@ -260,6 +261,21 @@ def test_what_is_neither_a_record_file_nor_hidden_is_said_once_a_run(data, said)
     ]
     generate(data)
     assert len(said) == 1
+
+
+def test_a_window_reads_the_record_files_that_were_written_last(data, said):
+    for minute, name in enumerate(["z", "d-00000-of-00002", "b", "a", "d-00001-of-00002"]):
+        path = data / f"{name}.tfrecord"
+        write_records(path, coloured(12, seed=minute + 1))
+        os.utime(path, (minute, minute))
+    os.utime(data / "a.tfrecord", (2, 2))  # Of one time with b.
+    shards = ["d-00000-of-00002.tfrecord", "d-00001-of-00002.tfrecord"]
+    expected = {1: ["some"], 2: ["some", *shards], 3: ["some", *shards, "b"], 4: ["some", *shards, "a", "b"]}
+    for window, names in expected.items():
+        found = sources(everything(generate(data, window=window)))
+        assert set(found) == {name if "." in name else f"{name}.tfrecord" for name in names}, window
+    assert said[0] == "of 5 record files data.window takes the newest: some.tfrecord"
+    assert len(sources(everything(generate(data, window=5)))) == 6
 
 
 @pytest.mark.parametrize("name", ["missing", "file"])

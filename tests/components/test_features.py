@@ -32,6 +32,15 @@ def test_a_picture_goes_through_the_network_once(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "features").iterdir()] == ["network.npz"]
 
 
+def test_features_of_others_stay_on_file_and_those_of_pictures_that_are_gone_do_not(tmp_path: Path) -> None:
+    asked: list[int] = []
+    store = str(tmp_path / "network.npz")
+    features.of_pictures(PICTURES[:3], store, counted(asked))
+    features.of_pictures(PICTURES[3:4], store, counted(asked), others=PICTURES[:2])
+    features.of_pictures(PICTURES, store, counted(asked))
+    assert asked == [3, 1, 3]
+
+
 @pytest.mark.parametrize("left", [0, 10, 200, -3])
 def test_a_file_that_is_empty_or_cut_off_is_computed_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, left: int

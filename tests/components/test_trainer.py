@@ -126,6 +126,31 @@ def test_the_same_seed_gives_the_same_model(colours, graph, trained, tmp_path):
     np.testing.assert_allclose(first, second, atol=1e-4)
 
 
+@pytest.mark.parametrize("class_weights", [True, False])
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_new_record_files_make_their_share_of_the_loss_whatever_their_number(
+    tmp_path, graph, said, share, class_weights
+):
+    for name, number in (("first", 30), ("second", 9), ("third", 3)):
+        write_records(tmp_path / "data" / f"{name}.tfrecord", coloured(number, seed=number))
+    made = examples_from(tmp_path, config(data={"location": str(tmp_path / "data")}))
+    rows = rest_of(made, graph)
+    settings = config(trainer={"new_share": share, "class_weights": class_weights}).trainer
+    new = np.array([source != "first.tfrecord" for source in rows.sources])
+
+    weights = rows.weights(settings, 3, {"first.tfrecord": 70, "gone.tfrecord": 1})
+    assert weights.mean() == pytest.approx(1) and weights[new].sum() == pytest.approx(share * len(weights), rel=1e-4)
+    assert said[-1] == f"{new.sum()} pictures of new record files are {share:g} of the training loss"
+    for known in ((), set(rows.sources)):  # All are new, as in the first run; or none is.
+        plain = rows.weights(settings.model_copy(update={"new_share": None}), 3, known)
+        np.testing.assert_array_equal(rows.weights(settings, 3, known), plain)
+
+
+def test_what_the_model_in_service_was_trained_on_is_on_its_card(trained, tmp_path):
+    assert set(trainer._known(str(saved_model(trained)))) == {"colours.tfrecord"}
+    assert trainer._known(None) == trainer._known(str(tmp_path)) == {}
+
+
 def test_classes_weigh_the_same_whatever_their_share(tmp_path):
     pictures = [example(picture(0, seed), 0) for seed in range(80)]
     pictures += [example(picture(colour, seed), colour) for colour in (1, 2) for seed in range(20)]
@@ -262,6 +287,22 @@ def test_a_warm_start_goes_on_from_the_head_in_service_with_the_new_records_only
 
 
 @needs_shared
+def test_a_warm_start_takes_no_old_picture_but_those_that_it_replays(in_service, graph, said, tmp_path):
+    model, settings, _, both = in_service
+    for replay in (0.5, 1000):
+        chosen = settings.trainer.model_copy(update={"replay": replay})
+        train(tmp_path, settings.model_copy(update={"trainer": chosen}), both, graph, base_model=model)
+    rows = rest_of(both, graph)
+    new = rows.sources.count("later.tfrecord")
+    half, old = round(new / 2), len(rows.sources) - new
+    assert [message.partition(", with")[0] for message in said] == [
+        f"head: goes on from the model in service with {new} new pictures and {half} old ones",
+        f"features: {new + half} pictures are known, {old - half} are new",
+        f"head: goes on from the model in service with {new} new pictures and {old} old ones",
+    ]
+
+
+@needs_shared
 def test_a_warm_start_without_new_records_keeps_the_head(in_service, graph, said, tmp_path):
     model, settings, first, _ = in_service
     again = train(tmp_path, settings, first, graph, base_model=model)
@@ -332,7 +373,7 @@ def test_a_network_that_fine_tuning_makes_worse_stays_as_it_was(unlearnable, sai
     split, network, rows = unlearnable
     before = network.get_weights()
     settings = {"l2": 1e5, "fine_tune_layers": "all", "fine_tune_epochs": 2, "fine_tune_learning_rate": 1.0}
-    model = trainer._with_head(network, split, rows, 3, config(trainer=settings).trainer, str(tmp_path))
+    model, _ = trainer._with_head(network, split, rows, 3, config(trainer=settings).trainer, str(tmp_path))
 
     assert (
         said[-1] == "network: no epoch of fine-tuning helped; the network stays frozen, with the head on all pictures"

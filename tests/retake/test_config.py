@@ -242,6 +242,15 @@ def test_a_warm_start_is_refused_where_no_head_on_a_frozen_network_is_trained(wr
         assert "start: warm goes on from a head on a frozen network; set fine_tune_layers to 0" in message
 
 
+def test_what_is_for_the_other_start_is_refused(write):
+    told = refusal(write(MINIMAL), "trainer.start=warm", "trainer.new_share=0.3")
+    assert "new_share is for a fresh start" in told
+    assert "replay is for start: warm" in refusal(write(MINIMAL), "trainer.replay=1")
+    assert "trainer.new_share = 0.6: input should be less than or equal to 0.5" in refusal(
+        write(MINIMAL), "trainer.new_share=0.6"
+    )
+
+
 def test_each_wrong_key_has_its_line(write):
     message = refusal(write(MINIMAL), "trainer.epochs=0", "model.image_size=0")
     assert len(message.splitlines()) == 2
