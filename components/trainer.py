@@ -337,7 +337,7 @@ def _start(model: str | None, classes: list[str], network: str) -> Start | None:
     if not model:
         obstacle = "there is no blessed model"
     elif not network:
-        obstacle = "a network of random weights is another one in each training"
+        obstacle = "a network of random weights gives no features to go on with"
     else:
         try:
             card = json.loads(_read(f"{model}/{MODEL_CARD}"))

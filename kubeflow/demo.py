@@ -49,9 +49,14 @@ RECORDS, JOBS = "demo-records", "demo-jobs"
 """The bucket that is watched, and the one in which the compiled job lies."""
 
 FINALIZED = "google.cloud.storage.object.v1.finalized"
-DRAWN = ["model.weights=none", "trainer.class_weights=false", 'trainer.record_weights={"baseline*": 1, "*": 4}']
-"""Settings for the drawn pictures. ImageNet's weights would need a network; where classes are balanced, each new taco
-takes from the old ones what it adds; and the weight in configs/hotdog.yaml costs accuracy on the old pictures."""
+DRAWN = [
+    "model.weights=none",
+    "trainer.start=fresh",
+    "trainer.class_weights=false",
+    'trainer.record_weights={"baseline*": 1, "*": 4}',
+]
+"""Settings for the drawn pictures. ImageNet's weights would need a network, and no training goes on from a network of
+random weights; where classes are balanced, each new taco takes from the old ones what it adds."""
 
 HOST = "127.0.0.1"
 PATIENCE_SECONDS = 120

@@ -1,0 +1,232 @@
+"""Measure what ten record files in a row do to a model, by how a training starts: fresh or warm, by share or window.
+
+The first file holds pictures of all classes. Of those that arrive, every other one holds two classes only, and one has
+wrong labels. Each candidate goes through the gate's rule, on the eval pictures of old and new files; a file whose
+candidate is refused stays, but for the one with wrong labels, which somebody then takes away. The heads are the
+Trainer's, on a frozen network's features. Printed are a Markdown table and, for each way, what the gate said; drawn is
+the accuracy on test pictures of all classes after each arrival.
+
+    python -m benchmarks.arrivals IMAGES TEST WEIGHTS STORE --plot arrivals.svg
+
+IMAGES and TEST hold a folder of pictures for each class, WEIGHTS are EfficientNetV2B0's, and STORE is a folder that
+keeps the features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.gate import features_of
+from components import head
+from retake.gate import compare
+
+FIRST, ARRIVING, ARRIVALS, WRONG = 400, 75, 10, 6
+"""Pictures of the first file and of each that arrives; files that arrive, and which of them has wrong labels."""
+
+EVAL, HELD_OUT = 5, 7
+"""One of so many pictures is an eval picture, or chooses the head's penalty."""
+
+
+class Way(NamedTuple):
+    """Settings of the configuration: trainer.start, trainer.new_share, trainer.replay and data.window."""
+
+    start: str = "fresh"
+    new_share: float | None = None
+    replay: float = 0
+    window: int | None = None
+
+
+WAYS = {
+    "fresh": Way(),
+    "fresh, new_share 0.3": Way(new_share=0.3),
+    "fresh, new_share 0.5": Way(new_share=0.5),
+    "fresh, window 3": Way(window=3),
+    "fresh, window 1": Way(window=1),
+    "warm": Way("warm"),
+    "warm, replay 1": Way("warm", replay=1),
+}
+
+
+class File(NamedTuple):
+    """A record file: features float32[n, m] and labels int[n] of its train and its eval pictures."""
+
+    train: head.Rows
+    eval: head.Rows
+
+
+class Service(NamedTuple):
+    """The model in service, its penalty, and the files that it was trained on."""
+
+    head: head.Head
+    penalty: float
+    known: set[int]
+
+
+class Story(NamedTuple):
+    """What became of a row of arrivals.
+
+    Fields:
+      old: accuracy on the test pictures, at first and after each arrival.
+      new: right answers and pictures of each arrival's eval split but the wrong one's, after it.
+      verdicts: whether each candidate was blessed.
+    """
+
+    old: list[float]
+    new: tuple[int, int]
+    verdicts: list[bool]
+
+
+def story(way: Way, x: np.ndarray, y: np.ndarray, test: head.Rows, seed: int) -> Story:
+    """Lets the files arrive, in an order by the seed, which is the same for each way."""
+    classes = int(y.max()) + 1
+    generator = np.random.default_rng(seed)
+    files = {number: _file(x, labels, rows) for number, (rows, labels) in enumerate(_arrivals(y, generator))}
+    there, first = {0: files[0]}, _joined([files[0].train])
+    service = Service(*_fresh(first, classes), {0})
+    old, right, pictures, verdicts = [_accuracy(service.head, test)], 0, 0, []
+    for number in range(1, ARRIVALS + 1):
+        there[number] = files[number]
+        chosen = dict(list(there.items())[-way.window :]) if way.window else there
+        fitted, penalty = _candidate(way, chosen, service, classes, generator)
+        blessed = not any(
+            _worse(fitted, service.head, [each.eval for key, each in chosen.items() if (key in service.known) == known])
+            for known in (True, False)
+        )
+        if blessed:
+            known = service.known if way.start == "warm" else set()
+            service = Service(fitted, penalty, known | set(chosen))
+        elif number == WRONG:
+            del there[number]
+        old.append(_accuracy(service.head, test))
+        verdicts.append(blessed)
+        if number != WRONG:
+            right += round(_accuracy(service.head, files[number].eval) * len(files[number].eval.labels))
+            pictures += len(files[number].eval.labels)
+    return Story(old, (right, pictures), verdicts)
+
+
+def _arrivals(y: np.ndarray, generator: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Numbers and labels of the pictures of each file."""
+    classes = int(y.max()) + 1
+    left = list(generator.permutation(len(y)))
+    files = []
+    for number in range(ARRIVALS + 1):
+        pair = {number % classes, (number + 1) % classes}
+        of_two = number % 2 == 0 and number > 0
+        rows = [row for row in left if not of_two or y[row] in pair][: ARRIVING if number else FIRST]
+        left = [row for row in left if row not in set(rows)]
+        files.append((np.array(rows), (y[rows] + (number == WRONG)) % classes))
+    return files
+
+
+def _file(x: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> File:
+    whole = head.Rows(x[rows], labels, np.ones(len(rows), "float32"))
+    to_eval = np.arange(len(rows)) % EVAL == 0
+    return File(whole.only(~to_eval), whole.only(to_eval))
+
+
+def _candidate(
+    way: Way, files: dict[int, File], service: Service, classes: int, generator: np.random.Generator
+) -> tuple[head.Head, float]:
+    """The head and its penalty, as components/trainer.py makes them."""
+    new = [each.train for number, each in files.items() if number not in service.known]
+    old = [each.train for number, each in files.items() if number in service.known]
+    if way.start == "warm":
+        rows = _joined(new)
+        if way.replay:
+            known = _joined(old)
+            replayed = min(len(known.labels), round(way.replay * len(rows.labels)))
+            chosen = np.zeros(len(known.labels), bool)
+            chosen[generator.choice(len(known.labels), replayed, replace=False)] = True
+            rows = _joined([rows, known.only(chosen)])
+        return head.fit(rows, classes, service.penalty, service.head), service.penalty
+    rows = _joined([*old, *new])
+    if way.new_share and old:
+        is_new = np.arange(len(rows.labels)) >= sum(len(each.labels) for each in old)
+        weight = way.new_share / (1 - way.new_share) * (~is_new).sum() / is_new.sum()
+        weights = np.where(is_new, weight, 1).astype("float32")
+        rows = rows._replace(weights=weights / weights.mean())
+    return _fresh(rows, classes)
+
+
+def _fresh(rows: head.Rows, classes: int) -> tuple[head.Head, float]:
+    trials = head.search(rows, np.arange(len(rows.labels)) % HELD_OUT == 0, classes)
+    penalty = min(trials, key=lambda trial: trial.held_out.log_loss).penalty
+    return head.fit(rows, classes, penalty), penalty
+
+
+def _joined(parts: Sequence[head.Rows]) -> head.Rows:
+    return head.Rows(*(np.concatenate([part[field] for part in parts]) for field in range(3)))
+
+
+def _worse(candidate: head.Head, service: head.Head, parts: Sequence[head.Rows]) -> bool:
+    """The gate's verdict by its defaults on one slice."""
+    if not parts:
+        return False
+    rows = _joined(parts)
+    now, then = (_answers(model, rows) == rows.labels for model in (candidate, service))
+    gained, lost, both = (int(which.sum()) for which in (now & ~then, then & ~now, now & then))
+    return compare(gained, lost, both, len(rows.labels), confidence=0.95, max_regression=0).worse
+
+
+def _answers(model: head.Head, rows: head.Rows) -> np.ndarray:
+    x = (rows.features - model.mean) / np.sqrt(model.variance)
+    return np.asarray((x @ model.kernel + model.bias).argmax(1))
+
+
+def _accuracy(model: head.Head, rows: head.Rows) -> float:
+    return float((_answers(model, rows) == rows.labels).mean())
+
+
+def main(images: Path, test: Path, weights: Path, store: Path, seeds: int, plot: Path) -> None:
+    """Prints the table and writes the plot."""
+    x, y = features_of(images, weights, store / "images.npz")
+    test_x, test_y = features_of(test, weights, store / "test.npz")
+    asked = head.Rows(test_x, test_y, np.ones(len(test_y), "float32"))
+    print(
+        f"Mean and standard deviation over {seeds} orders of the pictures, in percent; {len(test_y)} test pictures; "
+        f"file {WRONG} has wrong labels.\n"
+    )
+    print("| way | old pictures, at first | after ten arrivals | least | new pictures | wrong file refused | others |")
+    print("|---|---|---|---|---|---|---|")
+    axes = (figure := Figure(figsize=(8, 4))).add_subplot(
+        xlabel="record files that have arrived", ylabel="accuracy on test pictures of all classes"
+    )
+    for name, way in WAYS.items():
+        stories = [story(way, x, y, asked, seed) for seed in range(seeds)]
+        old = np.array([each.old for each in stories])
+        new = [each.new[0] / each.new[1] for each in stories]
+        refused = sum(not each.verdicts[WRONG - 1] for each in stories)
+        others = sum(not verdict for each in stories for n, verdict in enumerate(each.verdicts, 1) if n != WRONG)
+        cells = [_in_words(old[:, 0]), _in_words(old[:, -1]), _in_words(old.min(1)), _in_words(new)]
+        cells += [f"{refused} of {seeds}", f"{others} of {seeds * (ARRIVALS - 1)}"]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        axes.plot(range(ARRIVALS + 1), old.mean(0), label=name, marker="o", markersize=3)
+    axes.axvline(WRONG, color="0.8", linestyle=":")
+    axes.text(WRONG, axes.get_ylim()[0], " wrong labels", color="0.5")
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+    figure.savefig(plot, bbox_inches="tight")
+
+
+def _in_words(shares: Sequence[float] | np.ndarray) -> str:
+    return f"{100 * np.mean(shares):.1f} ± {100 * np.std(shares, ddof=1):.1f}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("images", "test", "weights", "store"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--plot", type=Path, required=True, help="file to draw to, such as arrivals.svg")
+    options = parser.parse_args()
+    main(options.images, options.test, options.weights, options.store, options.seeds, options.plot)

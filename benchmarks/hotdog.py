@@ -1,0 +1,209 @@
+"""Measure how far a record file that arrives moves the answer to pictures of no class: the hot dogs of docs/hotdog.md.
+
+For each of several splits of the same pictures, and each of two record files, the pipeline of configs/hotdog.yaml
+trains a baseline, and then a candidate for each of several settings. A line of JSON for each model says what the hot
+dogs are to it on average, and how many eval pictures of the old and of the new file it knows; a Markdown table ends it.
+What is measured stays below WORK, and a second call goes on where the first one ended.
+
+    python -m benchmarks.hotdog IMAGES RECORDS WEIGHTS WORK
+
+IMAGES holds the folders food, sandwich, taco and `hot dog`, RECORDS the files taco_bias.tfrecord and
+sandwich_bias.tfrecord, WEIGHTS those of EfficientNetV2B0. A split takes about ten minutes on 2 cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+from ml_metadata import MetadataStore
+from ml_metadata.proto import metadata_store_pb2
+from scipy.special import softmax
+
+from components import backbones
+from components.features import of_pictures
+from components.trainer import FORWARD_CHUNK, HEAD_FILE, transform_of
+from pipelines import metadata
+from retake import images
+from retake.config import load
+from retake.summary import RESOLVERS
+
+CONFIG = load("hotdog")
+BACKBONE = "EfficientNetV2B0"
+HOT_DOG, FIRST, ARRIVED = "hot dog", "baseline.tfrecord", "arrived.tfrecord"
+FILES = {"taco": "taco_bias.tfrecord", "sandwich": "sandwich_bias.tfrecord"}
+BASELINE, SHIPPED = "baseline", "as shipped"
+FRESH = "trainer.start=fresh"
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "window 1": (FRESH, "data.window=1"),
+    "fresh, new_share 0.1": (FRESH, "trainer.new_share=0.1"),
+    "fresh, new_share 0.3": (FRESH, "trainer.new_share=0.3"),
+    "fresh, new_share 0.5": (FRESH, "trainer.new_share=0.5"),
+    SHIPPED: (),
+}
+NEVER_BLESSED = "evaluator.min_accuracy=1"
+"""For all but what is shipped, so that each candidate meets the same model in service."""
+
+
+def main(pictures: Path, records: Path, weights: Path, work: Path, splits: int) -> None:
+    """Measures what is not measured yet, and prints the table."""
+    work.mkdir(parents=True, exist_ok=True)
+    measured = work / "measured.jsonl"
+    measured.touch()
+    rows = [json.loads(line) for line in measured.read_text().splitlines()]
+    if not (work / FIRST).exists():
+        command = ["retake", "records", "pack", str(pictures), str(work / FIRST), "--config", "hotdog"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    hot_dogs = [path.read_bytes() for path in sorted((pictures / HOT_DOG).iterdir())]
+    for split in range(splits):
+        for file, name in FILES.items():
+            place = Place(work / f"{split}-{file}", weights, split)
+            place.put(work / FIRST, FIRST)
+            done = {row["settings"] for row in rows if (row["split"], row["file"]) == (split, file)}
+            for settings, overrides in {BASELINE: (), **SETTINGS}.items():
+                if settings in done:
+                    continue
+                if settings != BASELINE:
+                    place.put(records / name, ARRIVED)
+                gate = () if settings in (BASELINE, SHIPPED) else (NEVER_BLESSED,)
+                told = place.measure(place.run(*overrides, *gate), hot_dogs)
+                rows.append({"split": split, "file": file, "settings": settings, **told})
+                with measured.open("a") as lines:
+                    print(json.dumps(rows[-1]), file=lines)
+                print(json.dumps(rows[-1]), flush=True)
+    print(table(rows))
+
+
+class Place:
+    """A folder with the records, artifacts and models of a pipeline."""
+
+    def __init__(self, folder: Path, weights: Path, split: int):
+        self.folder, self._weights, self._split = folder, weights, split
+
+    def put(self, record: Path, name: str) -> None:
+        """Lets a record file arrive, later than the one before by any file system's clock."""
+        target = self.folder / "data" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            time.sleep(1.1)
+            shutil.copy(record, target)
+
+    def run(self, *overrides: str) -> dict[str, Any]:
+        """Runs the pipeline, and returns its summary."""
+        settings = [f"model.backbone={BACKBONE}", f"data.seed={self._split}", *overrides]
+        command = [sys.executable, "-m", "pipelines.run", "--config", "hotdog", "--weights", str(self._weights)]
+        command += [part for setting in settings for part in ("--set", setting)]
+        for option in ("data", "root", "models"):
+            command += [f"--{option}", str(self.folder / option)]
+        summary = self.folder / "summary.json"
+        # What the frozen network says of a picture is the same in all places.
+        features, shared = self.folder / "root" / "features", self.folder.parent / "features"
+        if shared.exists() and not features.exists():
+            shutil.copytree(shared, features)
+        ended = subprocess.run([*command, "--summary", str(summary)], capture_output=True, text=True)
+        if ended.returncode:
+            sys.exit(ended.stdout + ended.stderr)
+        shutil.copytree(features, shared, dirs_exist_ok=True)
+        return dict(json.loads(summary.read_text()))
+
+    def measure(self, summary: dict[str, Any], hot_dogs: list[bytes]) -> dict[str, Any]:
+        """What a run's model says.
+
+        Returns:
+          {"shares": {class: mean probability of the hot dogs}, "old" and "new": [right answers, pictures] of the eval
+          pictures of either file, "accuracy": on the run's eval split by the pipeline itself, "blessed": bool}.
+        """
+        made = outputs(self.folder / "root", summary["run_id"])
+        say = functools.partial(self._probabilities, made["model"], made["transform_graph"])
+        shares = say("hot-dogs", hot_dogs).mean(0).tolist()
+        told: dict[str, Any] = {"shares": dict(zip(CONFIG.data.classes, shares, strict=True))}
+        pictures = eval_pictures(self.folder / "root")
+        for name, source in (("old", FIRST), ("new", ARRIVED)):
+            if chosen := pictures.get(source):
+                answers = say(name, [image for image, _ in chosen]).argmax(1)
+                told[name] = [int(np.sum(answers == [label for _, label in chosen])), len(chosen)]
+        return {**told, "accuracy": summary["metrics"]["accuracy"], "blessed": summary["blessed"]}
+
+    def _probabilities(self, model: str, transform_graph: str, name: str, encoded: list[bytes]) -> np.ndarray:
+        """float32[n, classes]: the head's answers, on features that are kept by the pictures' name."""
+        limits = CONFIG.data.max_pixels, CONFIG.data.max_bytes
+        digests = [hashlib.sha256(image).digest() for image in encoded]
+
+        def compute(which: np.ndarray) -> np.ndarray:
+            network = backbones.build(BACKBONE, str(self._weights), 224, True, lambda: np.zeros(0)).network
+            chosen = [images.to_graph_format(image, *limits) for image in np.array(encoded, object)[which]]
+            pixels = tf.data.Dataset.from_tensor_slices(chosen).batch(FORWARD_CHUNK).map(transform_of(transform_graph))
+            return np.asarray(network.predict(pixels, verbose=0))
+
+        store = self.folder.parent / "hot-dogs.npz" if name == "hot-dogs" else self.folder / f"{name}.npz"
+        x = of_pictures(digests, str(store), compute)
+        kept = np.load(f"{model}/Format-Serving/{HEAD_FILE}")
+        return np.asarray(
+            softmax((x - kept["mean"]) / np.sqrt(kept["variance"]) @ kept["kernel"] + kept["bias"], axis=1)
+        )
+
+
+def outputs(root: Path, run_id: str) -> dict[str, str]:
+    """Key → address of what a run's nodes made."""
+    connection = metadata.connection_config(f"sqlite:///{root}/metadata.sqlite")
+    store = MetadataStore(connection)
+    made = {}
+    for node, execution in metadata.executions(connection, "hotdog", run_id).items():
+        for event in store.get_events_by_execution_ids([execution.id]):
+            if event.type == metadata_store_pb2.Event.OUTPUT and node not in RESOLVERS:
+                [artifact] = store.get_artifacts_by_id([event.artifact_id])
+                made[event.path.steps[0].key] = artifact.uri
+    return made
+
+
+def eval_pictures(root: Path) -> dict[str, list[tuple[bytes, int]]]:
+    """Record file → image and label of its eval pictures, which are the same in all runs."""
+    shards = sorted(str(file) for file in root.glob("ExampleGen/examples/*/Split-eval/*"))
+    found: dict[str, dict[tuple[bytes, int], None]] = {}
+    for record in tf.data.TFRecordDataset(shards, "GZIP").as_numpy_iterator():
+        feature = tf.train.Example.FromString(record).features.feature
+        picture = feature["image"].bytes_list.value[0], feature["label"].int64_list.value[0]
+        found.setdefault(feature["source"].bytes_list.value[0].decode(), {})[picture] = None
+    return {source: list(pictures) for source, pictures in found.items()}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Mean and standard deviation over the splits, of the shares in percent and of the accuracies in points."""
+    lines = [
+        "| file | settings | splits | food | sandwich | taco | accuracy on old pictures | on new pictures | blessed |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for file, settings in dict.fromkeys((row["file"], row["settings"]) for row in rows):
+        chosen = [row for row in rows if (row["file"], row["settings"]) == (file, settings)]
+        cells = [_in_words([row["shares"][name] for row in chosen]) for name in CONFIG.data.classes]
+        cells += [_in_words([row[name][0] / row[name][1] for row in chosen if name in row]) for name in ("old", "new")]
+        blessed = f"{sum(row['blessed'] for row in chosen)} of {len(chosen)}" if settings in (BASELINE, SHIPPED) else ""
+        lines.append(f"| {file} | {settings} | {len(chosen)} | {' | '.join(cells)} | {blessed} |")
+    return "\n".join(lines)
+
+
+def _in_words(shares: Sequence[float]) -> str:
+    return f"{100 * np.mean(shares):.1f} ± {100 * np.std(shares, ddof=1):.1f}" if len(shares) > 1 else ""
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("images", "records", "weights", "work"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--splits", type=int, default=5)
+    options = parser.parse_args()
+    main(options.images, options.records, options.weights.resolve(), options.work.resolve(), options.splits)
