@@ -47,6 +47,8 @@ FIELDS = [
 
 FIRST, ADDED, BROKEN = "first.tfrecord", "later/added.tfrecord", "broken.tfrecord"
 PER_CLASS = 20
+REJECTED = ("trainer.learning_rate=1e-9", "evaluator.min_accuracy=0.95")
+"""Makes a candidate that has learnt nothing, and asks much of it."""
 NEW_SHARE = "trainer.new_share=0.5"
 """Makes a training ask which model is in service."""
 
@@ -169,7 +171,7 @@ class RunnerContract:
     @classmethod
     def rejected(cls, start: Start, place: Place, grown: Chapter) -> Chapter:
         """A candidate that has learnt nothing."""
-        return Chapter(start(place, "trainer.learning_rate=1e-9", "evaluator.min_accuracy=0.95"), versions(place))
+        return Chapter(start(place, *REJECTED), versions(place))
 
     @pytest.fixture(scope="class")
     @classmethod

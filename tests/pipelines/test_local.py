@@ -20,7 +20,18 @@ import pytest
 import yaml
 from ml_metadata import MetadataStore
 from ml_metadata.proto.metadata_store_pb2 import Execution
-from runner_contract import NODES, Outcome, Place, RunnerContract, Start, make_place, states, versions
+from runner_contract import (
+    NODES,
+    REJECTED,
+    Chapter,
+    Outcome,
+    Place,
+    RunnerContract,
+    Start,
+    make_place,
+    states,
+    versions,
+)
 
 from pipelines import metadata
 
@@ -58,6 +69,14 @@ class TestLocal(RunnerContract):
     @classmethod
     def start(cls) -> Start:
         return start
+
+    def test_a_refused_model_ends_the_command_with_3_where_a_blessing_is_required(
+        self, place: Place, repaired: Chapter
+    ) -> None:
+        ended = run(*settings_of(place, *REJECTED), "--require-blessing")
+        assert ended.returncode == 3
+        assert ended.stderr.startswith("pipelines.run: the model was not blessed: accuracy ")
+        assert versions(place) == repaired.versions
 
 
 @contextmanager
