@@ -45,8 +45,9 @@ def run_node(
         key: (parameters or {})[value.name] if type(value).__name__ == "RuntimeParameter" else value
         for key, value in component.exec_properties.items()
     }
+    arguments = [*factory.NO_PACKAGE, *settings.beam.arguments]
     executor = component.executor_spec.executor_class(
-        BaseBeamExecutor.Context(beam_pipeline_args=settings.beam.arguments, tmp_dir=str(place / "tmp"), unique_id="1")
+        BaseBeamExecutor.Context(beam_pipeline_args=arguments, tmp_dir=str(place / "tmp"), unique_id="1")
     )
     executor.Do({key: [value] for key, value in inputs.items()}, outputs, properties)
     return {key: made for key, [made] in outputs.items()}
