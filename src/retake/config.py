@@ -76,6 +76,14 @@ class DataSection(Section):
     split: dict[str, Annotated[int, Field(gt=0)]] = Field(
         {"train": 80, "eval": 20}, description="Hash buckets of the train and eval splits."
     )
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        description="Another number splits the same pictures in another way, so that a figure can be repeated over "
+        "several splits. A model that was trained under another seed has seen pictures that are eval pictures now: "
+        "give each seed a `pipeline.name` of its own.",
+    )
     max_pixels: int = Field(40_000_000, gt=0, description="Larger pictures are dropped before they are decoded.")
     max_bytes: int = Field(20_000_000, gt=0, description="Larger encoded pictures are dropped.")
     max_dropped: Share = Field(0.1, description="The run stops when more than this share of examples is dropped.")

@@ -8,11 +8,14 @@ import unicodedata
 from collections import Counter
 
 import pytest
+import tensorflow as tf
 from colours import CLASSES, coloured, config, encoded, example, picture, png_of, write_records
 from one_node import column, examples_from, split
 from PIL import Image
+from tfx.components.example_gen import base_example_gen_executor
+from tfx.proto import example_gen_pb2
 
-from components.example_gen import COUNTS_PROPERTY, RecordsDriver, record_files
+from components.example_gen import COUNTS_PROPERTY, RecordsDriver, record_files, split_of
 from retake.errors import RetakeError
 
 
@@ -114,6 +117,28 @@ def test_a_picture_does_not_change_its_split_when_files_are_added_or_renamed(dat
     after = generate(data)
     for name in ("train", "eval"):
         assert images_of(before, name) < images_of(after, name)
+
+
+def test_with_seed_0_each_picture_is_in_the_split_that_tfx_gives_it(data):
+    """TFX's executor, asked as before there was a seed: no picture may move when Retake is renewed."""
+    buckets = {"train": 5, "eval": 4, "test": 1}
+    theirs = example_gen_pb2.SplitConfig(partition_feature_name="image")
+    known = [1, 0, 0, 2, 1, 0, 1, 0, 0, 0, 1, 1]
+    for number in range(300):
+        made = tf.train.Example.FromString(example(f"picture {number}".encode(), number))
+        found = split_of(made, 3, buckets, seed=0)
+        assert found == base_example_gen_executor._PartitionFn(made, 3, [5, 9, 10], theirs)
+        assert found == (known[number] if number < len(known) else found)
+
+
+def test_another_seed_is_another_split_of_the_same_pictures(data):
+    write_records(data / "copies.tfrecord", coloured(12))
+    made = {seed: generate(data, seed=seed, split={"train": 1, "eval": 1}) for seed in (0, 1, 2)}
+    parts = {seed: images_of(each, "eval") for seed, each in made.items()}
+    assert parts[0] != parts[1] != parts[2] != parts[0]
+    for each in made.values():
+        assert len(images_of(each, "train") | images_of(each, "eval")) == 36
+        assert not images_of(each, "train") & images_of(each, "eval")
 
 
 def test_what_cannot_train_is_dropped_and_counted_by_reason(data, said):

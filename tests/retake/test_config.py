@@ -200,6 +200,7 @@ def test_a_long_value_and_many_problems_are_cut_short(write):
         ("data.classes=[a, no]", "data.classes.1 = False: input should be a valid string"),
         ("data.location=''", "data.location = '': string should have at least 1 character"),
         ("data.split={train: 80}", "data.split = {'train': 80}: needs exactly the splits train and eval"),
+        ("data.seed=-1", "data.seed = -1: input should be greater than or equal to 0"),
         ("data.split={train: 80, eval: 0}", "data.split.eval = 0: input should be greater than 0"),
         ("data.max_dropped=2", "data.max_dropped = 2: input should be less than or equal to 1"),
         ("model.backbone=VGG", "'EfficientNetB0', 'EfficientNetV2B0', 'MobileNetV2', 'ResNet50' or 'LeNet5'"),
