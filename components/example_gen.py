@@ -1,4 +1,5 @@
-"""ExampleGen: every TFRecord below the data location becomes checked, uniform examples in a train and an eval split.
+"""ExampleGen: every TFRecord below the data location becomes checked, uniform examples in a train, an eval and, if it
+is asked for, a test split.
 
 In: feature `image` = encoded bytes, `label` = one-hot int64, integer index or class name.
 Out: `image` = the same bytes, or a PNG where the graph does not decode them, `label` = int64[1] index into
@@ -15,7 +16,7 @@ import json
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -33,7 +34,7 @@ from tfx.utils import proto_utils
 from components import node_errors
 from components.transform import to_pixels
 from retake import images, records
-from retake.config import DataSection
+from retake.config import SPLITS, TEST, DataSection
 from retake.errors import RetakeError
 
 COUNTS_PROPERTY = "counts"
@@ -90,7 +91,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         with node_errors.reported():
             super().Do(input_dict, output_dict, exec_properties)
             settings = _settings(exec_properties)
-            counts = _read_counts(exec_properties["_counts"], settings)
+            counts = _read_counts(exec_properties["_counts"], settings, _buckets(exec_properties))
             examples.set_string_custom_property(COUNTS_PROPERTY, json.dumps(counts))
             _check(counts, settings, exec_properties[standard_component_specs.INPUT_BASE_KEY])
 
@@ -171,7 +172,9 @@ class RecordsExampleGen(FileBasedExampleGen):
         custom_config = example_gen_pb2.CustomConfig()
         custom_config.custom_config.Pack(json_format.ParseDict(settings, struct_pb2.Struct()))
         buckets = [
-            example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=data.split[name]) for name in ("train", "eval")
+            example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=data.split[name])
+            for name in SPLITS
+            if name in data.split
         ]
         super().__init__(
             input_base=location,
@@ -310,8 +313,8 @@ def _settings(exec_properties: dict[str, Any]) -> dict[str, Any]:
     return json_format.MessageToDict(settings)
 
 
-def _read_counts(path: str, settings: dict[str, Any]) -> dict[str, Any]:
-    examples = {split: dict.fromkeys(settings["classes"], 0) for split in ("train", "eval")}
+def _read_counts(path: str, settings: dict[str, Any], splits: Iterable[str]) -> dict[str, Any]:
+    examples = {split: dict.fromkeys(settings["classes"], 0) for split in splits}
     dropped: Counter[str] = Counter()
     with tf.io.gfile.GFile(path) as lines:
         for line in lines:
@@ -338,6 +341,11 @@ def _check(counts: dict[str, Any], settings: dict[str, Any], location: str) -> N
         )
     if dropped:
         _log.info("dropped %d of %d examples: %s", dropped, total, reasons)
+    if not any(counts["examples"].get(TEST, {"": 1}).values()):
+        raise RetakeError(
+            f"none of the {total} pictures below {location} is in the test split: add pictures, give test more of "
+            "data.split, or leave test out of it"
+        )
     for name in settings["classes"]:
         numbers = {split: classes[name] for split, classes in counts["examples"].items()}
         if not sum(numbers.values()):
@@ -347,7 +355,7 @@ def _check(counts: dict[str, Any], settings: dict[str, Any], location: str) -> N
                 f"classes that they hold: {', '.join(others)}"
             )
         for split, number in numbers.items():
-            if not number:
+            if not number and split != TEST:
                 there = "1 picture" if sum(numbers.values()) == 1 else f"{sum(numbers.values())} pictures"
                 raise RetakeError(
                     f"class {name!r} has {there} below {location}, none in the {split} split: "

@@ -119,6 +119,16 @@ def test_a_picture_does_not_change_its_split_when_files_are_added_or_renamed(dat
         assert images_of(before, name) < images_of(after, name)
 
 
+def test_a_test_split_is_set_apart_and_counted_and_may_lack_a_class_but_not_be_empty(data):
+    made = generate(data, split={"test": 1, "train": 2, "eval": 1})
+    parts = {name: images_of(made, name) for name in ("train", "eval", "test")}
+    assert sum(map(len, parts.values())) == len(set().union(*parts.values())) == 36
+    assert list(counts(made)["examples"]) == ["train", "eval", "test"]
+    assert sum(counts(made)["examples"]["test"].values()) == len(parts["test"])
+    with pytest.raises(RetakeError, match=r"none of the 36 pictures below .* is in the test split: add pictures, give"):
+        generate(data, split={"train": 50_000, "eval": 50_000, "test": 1})
+
+
 def test_with_seed_0_each_picture_is_in_the_split_that_tfx_gives_it(data):
     """TFX's executor, asked as before there was a seed: no picture may move when Retake is renewed."""
     buckets = {"train": 5, "eval": 4, "test": 1}
