@@ -135,8 +135,8 @@ class Executor(executor.Executor):
                 standard_component_specs.EVAL_CONFIG_KEY: proto_utils.proto_to_json(eval_config({})),
             }
             self._measure(TEST, {**input_dict, "baseline_model": []}, {"evaluation": [test]}, judges_nothing)
-            told = json.dumps(readable_metrics(test.uri, "", classes))
-            evaluation.set_string_custom_property(TEST_METRICS_PROPERTY, told)
+            tested = json.dumps(readable_metrics(test.uri, "", classes))
+            evaluation.set_string_custom_property(TEST_METRICS_PROPERTY, tested)
         blessing.set_string_custom_property(EXAMPLES_PROPERTY, examples.uri)
         blessing.set_string_custom_property(REASON_PROPERTY, _reason(gate, metrics, comparison, obstacle))
 
