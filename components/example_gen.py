@@ -49,7 +49,7 @@ RECORDS = re.compile(r"\.(tfrecords?|tfrec)(\.gz)?(-\d{5,}-of-\d{5,})?(\.gz)?$",
 SHARD = re.compile(r"-(\d{5,})-of-(\d{5,})")
 """In the name of a file that is one of several: which, and how many there are."""
 
-NAMED = 3
+NAMED, MANY = 3, 6
 """Names in a message before the others are counted."""
 
 UNDECODABLE = "undecodable picture"
@@ -99,13 +99,23 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         self, pipeline: beam.Pipeline, exec_properties: dict[str, Any]
     ) -> dict[str, beam.pvalue.PCollection]:
         buckets = _buckets(exec_properties)
-        seed = int(_settings(exec_properties)["seed"])
+        settings = _settings(exec_properties)
+        seed, least = int(settings["seed"]), int(settings["min_eval_per_class"])
+        moved: Any = frozenset()
+        if least:  # Read twice: what is in memory between the two does not grow with the files.
+            smallest = (
+                pipeline
+                | "Read first" >> self._read(exec_properties, "")
+                | beam.Map(lambda e: ((_label(e), split_of(e, len(buckets), buckets, seed)), _hash(e, seed)))
+                | beam.CombinePerKey(Smallest(least + 1))
+                | beam.combiners.ToList()
+            )
+            moved = beam.pvalue.AsSingleton(smallest | "Choose" >> beam.Map(moved_to_eval, least))
         examples = pipeline | "Read" >> self._read(exec_properties, "")
-        parts = examples | "Split" >> beam.Partition(split_of, len(buckets), buckets, seed)
+        parts = examples | "Split" >> beam.Partition(split_of, len(buckets), buckets, seed, moved)
         splits = dict(zip(buckets, parts, strict=True))
         tallies = [
-            examples
-            | f"Tally {split}" >> beam.Map(lambda e, s=split: (s, e.features.feature["label"].int64_list.value[0]))
+            examples | f"Tally {split}" >> beam.Map(lambda e, s=split: (s, _label(e)))
             for split, examples in splits.items()
         ]
         _ = (
@@ -139,13 +149,65 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         return Read()
 
 
-def split_of(example: tf.train.Example, number: int, buckets: dict[str, int], seed: int) -> int:
+class Smallest(beam.CombineFn):
+    """The `number` smallest of the different values."""
+
+    def __init__(self, number: int):
+        self._number = number
+
+    def create_accumulator(self) -> list[bytes]:
+        return []
+
+    def add_input(self, smallest: list[bytes], value: bytes) -> list[bytes]:
+        return self.merge_accumulators([smallest, [value]])
+
+    def merge_accumulators(self, accumulators: Iterable[list[bytes]]) -> list[bytes]:
+        return sorted(set().union(*accumulators))[: self._number]
+
+    def extract_output(self, smallest: list[bytes]) -> list[bytes]:
+        return smallest
+
+
+def moved_to_eval(smallest: list[tuple[tuple[int, int], list[bytes]]], least: int) -> frozenset[bytes]:
+    """Hashes of the train pictures that have to be eval pictures for each class to have `least` of them.
+
+    Args:
+      smallest: ((class, position of the split), the least + 1 smallest hashes of its pictures, or all it has).
+      least: eval pictures that a class has to have, as far as one picture of it is left to train on.
+    """
+    train, held_out = ({label: found for (label, split), found in smallest if split == at} for at in (0, 1))
+    classes_of = defaultdict(list)  # More than one where a picture has several labels.
+    for label, hashes in train.items():
+        for each in hashes:
+            classes_of[each].append(label)
+    left = {label: len(hashes) for label, hashes in train.items()}
+    lacking = {label: least - len(held_out.get(label, [])) for label in train}
+    moved = set()
+    for label in sorted(train):
+        for each in train[label]:
+            if lacking[label] > 0 and each not in moved and all(left[other] > 1 for other in classes_of[each]):
+                moved.add(each)
+                for other in classes_of[each]:
+                    left[other] -= 1
+                    lacking[other] -= 1
+    return frozenset(moved)
+
+
+def split_of(
+    example: tf.train.Example, number: int, buckets: dict[str, int], seed: int, moved: frozenset[bytes] = frozenset()
+) -> int:
     """The position in `buckets` of the split that a picture belongs to: its bytes decide, and the seed.
 
-    With seed 0 it is the split that TFX's own hash gives.
+    With seed 0 it is the split that TFX's own hash gives. Pictures in `moved` go from train to eval.
     """
-    bucket = int.from_bytes(_hash(example, seed), "big") % sum(buckets.values())
-    return bisect.bisect(list(itertools.accumulate(buckets.values())), bucket)
+    picture = _hash(example, seed)
+    bucket = int.from_bytes(picture, "big") % sum(buckets.values())
+    split = bisect.bisect(list(itertools.accumulate(buckets.values())), bucket)
+    return 1 if split == 0 and picture in moved else split
+
+
+def _label(example: tf.train.Example) -> int:
+    return example.features.feature["label"].int64_list.value[0]
 
 
 def _hash(example: tf.train.Example, seed: int) -> bytes:
@@ -166,9 +228,7 @@ class RecordsExampleGen(FileBasedExampleGen):
     DRIVER_CLASS = RecordsDriver
 
     def __init__(self, location: Any, data: DataSection, code: str):
-        settings = data.model_dump(include={"classes", "seed", "max_pixels", "max_bytes", "max_dropped"}) | {
-            "code": code
-        }
+        settings = data.model_dump(exclude={"location", "sample", "split"}) | {"code": code}
         custom_config = example_gen_pb2.CustomConfig()
         custom_config.custom_config.Pack(json_format.ParseDict(settings, struct_pb2.Struct()))
         buckets = [
@@ -247,8 +307,12 @@ def _missing_shard(files: list[str]) -> str | None:
 
 
 def _listed(names: list[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(repr(name)[1:-1] for name in names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    return _some([repr(name)[1:-1] for name in names])
+
+
+def _some(names: list[str], most: int = NAMED) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def examples_of(path: str, location: str, settings: dict[str, Any]) -> Iterator[Any]:
@@ -346,18 +410,28 @@ def _check(counts: dict[str, Any], settings: dict[str, Any], location: str) -> N
             f"none of the {total} pictures below {location} is in the test split: add pictures, give test more of "
             "data.split, or leave test out of it"
         )
-    for name in settings["classes"]:
-        numbers = {split: classes[name] for split, classes in counts["examples"].items()}
-        if not sum(numbers.values()):
-            others = [c for c in settings["classes"] if any(s[c] for s in counts["examples"].values())]
-            raise RetakeError(
-                f"data.classes names {name!r}, but the records below {location} hold no picture of it; "
-                f"classes that they hold: {', '.join(others)}"
-            )
-        for split, number in numbers.items():
-            if not number and split != TEST:
-                there = "1 picture" if sum(numbers.values()) == 1 else f"{sum(numbers.values())} pictures"
-                raise RetakeError(
-                    f"class {name!r} has {there} below {location}, none in the {split} split: "
-                    f"add pictures of it, or give {split} more of data.split"
-                )
+    held = {name: sum(split[name] for split in counts["examples"].values()) for name in settings["classes"]}
+    if absent := [repr(name) for name, number in held.items() if not number]:
+        raise RetakeError(
+            f"data.classes names {_some(absent)}, but the records below {location} hold no picture of "
+            f"{'it' if len(absent) == 1 else 'them'}; "
+            f"classes that they hold: {_some([name for name, number in held.items() if number], MANY)}"
+        )
+    for split in ("eval", "train"):
+        lacking = {name: held[name] for name, number in counts["examples"][split].items() if not number}
+        if lacking:
+            raise RetakeError(_too_few(split, lacking, len(held), location))
+
+
+def _too_few(split: str, lacking: dict[str, int], classes: int, location: str) -> str:
+    """What to do about classes without a picture in a split; `lacking` says how many pictures each has in all."""
+    named = _some([f"{name!r} (has {number})" for name, number in lacking.items()], MANY)
+    advice = [f"give {split} more of data.split"]
+    if single := sum(number == 1 for number in lacking.values()):
+        advice.append(f"add pictures of the {single} with a single one")
+    if single < len(lacking):
+        advice.insert(0, "set data.min_eval_per_class to 1 or more" if split == "eval" else "add pictures of them")
+    return (
+        f"{len(lacking)} of {classes} classes below {location} {'has' if len(lacking) == 1 else 'have'} no picture in "
+        f"the {split} split: {named}; {', or '.join(advice)}"
+    )

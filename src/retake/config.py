@@ -92,6 +92,14 @@ class DataSection(Section):
         "several splits. A model that was trained under another seed has seen pictures that are eval pictures now: "
         "give each seed a `pipeline.name` of its own.",
     )
+    min_eval_per_class: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="For classes with few pictures: so many different eval pictures of each class at least, taken from "
+        "its train pictures (those of the lowest hash) as long as one is left. The records are then read twice, and "
+        "a picture of such a class may change its split when others arrive.",
+    )
     max_pixels: int = Field(40_000_000, gt=0, description="Larger pictures are dropped before they are decoded.")
     max_bytes: int = Field(20_000_000, gt=0, description="Larger encoded pictures are dropped.")
     max_dropped: Share = Field(0.1, description="The run stops when more than this share of examples is dropped.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import unicodedata
 from collections import Counter
 
@@ -15,7 +16,7 @@ from PIL import Image
 from tfx.components.example_gen import base_example_gen_executor
 from tfx.proto import example_gen_pb2
 
-from components.example_gen import COUNTS_PROPERTY, RecordsDriver, record_files, split_of
+from components.example_gen import COUNTS_PROPERTY, RecordsDriver, Smallest, moved_to_eval, record_files, split_of
 from retake.errors import RetakeError
 
 
@@ -231,6 +232,58 @@ def test_pictures_of_classes_that_the_configuration_lacks_stop_with_those_that_i
 def test_a_class_without_pictures_is_named_beside_those_that_have_some(data):
     with pytest.raises(RetakeError, match=r"data.classes names 'mauve'.*classes that they hold: red, green, blue"):
         generate(data, classes=[*CLASSES, "mauve"])
+
+
+def test_many_classes_with_few_pictures_are_named_or_counted_and_min_eval_per_class_splits_them(data):
+    names = [f"class {number:03}" for number in range(40)]
+    few = [example(picture(n % 3, 100 * n + k, (8, 8)), names[n]) for n in range(40) for k in range(5)]
+    write_records(data / "some.tfrecord", few)
+    with pytest.raises(RetakeError) as error:
+        generate(data, classes=names)
+    message = str(error.value)
+    assert re.search(r"\d+ of 40 classes below .* have no picture in the eval split: 'class \d+' \(has 5\), ", message)
+    assert re.search(
+        r" and \d+ more; set data.min_eval_per_class to 1 or more, or give eval more of data.split", message
+    )
+    assert message.count("'class ") == 6
+
+    write_records(data / "copies.tfrecord", few[::7])
+    made = generate(data, classes=names, min_eval_per_class=2)
+    different = {
+        name: Counter(
+            label for label, _ in {(column([e], "label")[0], column([e], "image")[0]) for e in split(made, name)}
+        )
+        for name in ("train", "eval")
+    }
+    assert len(different["train"]) == len(different["eval"]) == 40
+    assert min(different["eval"].values()) == 2
+    assert not images_of(made, "train") & images_of(made, "eval")
+    again = generate(data, classes=names, min_eval_per_class=2)
+    assert images_of(again, "eval") == images_of(made, "eval")
+
+
+def test_moved_pictures_leave_one_to_train_on_and_count_for_all_their_labels():
+    a, b, c, d = (bytes([number]) for number in range(4))
+    assert moved_to_eval([((0, 0), [a, b, c]), ((0, 1), [d])], 2) == {a}
+    assert moved_to_eval([((0, 0), [a, b]), ((1, 0), [c])], 5) == {a}
+    assert moved_to_eval([((0, 0), [a, b]), ((1, 0), [a])], 1) == {b}
+    assert moved_to_eval([((0, 0), [a, b]), ((1, 0), [a, c])], 1) == {a}
+
+
+def test_only_the_smallest_different_hashes_are_kept():
+    keep = Smallest(2)
+    halves = [keep.add_input(keep.add_input([], bytes([n])), b"\1") for n in (5, 3)]
+    assert keep.extract_output(keep.merge_accumulators(halves)) == [b"\1", b"\3"]
+
+
+def test_a_class_of_one_picture_asks_for_more_pictures(data):
+    write_records(data / "one.tfrecord", [example(picture(0, 77), "mauve")])
+    with pytest.raises(
+        RetakeError,
+        match=r"^1 of 4 classes below .* has no picture in the (eval|train) split: 'mauve' "
+        r"\(has 1\); .*add pictures of the 1 with a single one$",
+    ):
+        generate(data, classes=[*CLASSES, "mauve"], min_eval_per_class=1)
 
 
 def test_record_files_without_examples_are_refused(data):
