@@ -28,6 +28,7 @@ from components.trainer import MODEL_CARD
 from retake import durable
 from retake import gate as rule
 from retake.config import TEST, EvaluatorSection
+from retake.errors import RetakeError
 from retake.gate import Comparison
 
 REASON_PROPERTY = "reason"
@@ -57,7 +58,13 @@ Floors = dict[tuple[tuple[str, str], ...], float]
 
 
 def floors_of(config: EvaluatorSection, classes: list[str]) -> Floors:
-    """What the gate asks of the candidate alone: TFMA's slice → the accuracy in it."""
+    """What the gate asks of the candidate alone: TFMA's slice → the accuracy in it.
+
+    Raises:
+      RetakeError: min_recall names a class that there is not.
+    """
+    if unknown := [name for name in config.min_recall if name not in classes]:
+        raise RetakeError(f"evaluator.min_recall names {', '.join(unknown)}; classes are {', '.join(classes[:20])}")
     return {(): config.min_accuracy} | {
         (("label", str(classes.index(name))),): recall for name, recall in config.min_recall.items()
     }
@@ -110,11 +117,15 @@ class Executor(executor.Executor):
         if obstacle:
             _log.info("%s", obstacle)
             input_dict = {**input_dict, "baseline_model": []}
-        self._measure("eval", input_dict, output_dict, exec_properties)
+        classes = _card(candidate)["classes"]
+        judged = {
+            **exec_properties,
+            standard_component_specs.EVAL_CONFIG_KEY: proto_utils.proto_to_json(eval_config(floors_of(gate, classes))),
+        }
+        self._measure("eval", input_dict, output_dict, judged)
 
         if baselines:  # Also where it was set aside: the resolver reads here what the candidate was judged against.
             blessing.set_int_custom_property("baseline_model_id", baselines[0].id)
-        classes = _card(candidate)["classes"]
         # TFMA names the models where there are two of them.
         metrics = readable_metrics(evaluation.uri, "" if obstacle else outcomes.CANDIDATE, classes)
         baseline = None if obstacle else readable_metrics(evaluation.uri, outcomes.BASELINE, classes)
@@ -157,14 +168,14 @@ class GatedEvaluator(Evaluator):
 
     Args:
       gate: what is asked of a candidate.
-      classes: names by the label's index.
       channels: TFX's `examples`, `model`, `baseline_model` and `schema`.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
-    def __init__(self, gate: EvaluatorSection, classes: list[str], **channels: Any):
-        super().__init__(eval_config=eval_config(floors_of(gate, classes)), module_path=extractors.__name__, **channels)
+    def __init__(self, gate: EvaluatorSection, **channels: Any):
+        # The executor adds the floors of classes, whose names may be known by then only.
+        super().__init__(eval_config=eval_config({(): gate.min_accuracy}), module_path=extractors.__name__, **channels)
         self.spec.exec_properties[GATE_PROPERTY] = gate.model_dump_json()
 
 

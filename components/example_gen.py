@@ -3,7 +3,7 @@ is asked for, a test split.
 
 In: feature `image` = encoded bytes, `label` = one-hot int64, integer index or class name.
 Out: `image` = the same bytes, or a PNG where the graph does not decode them, `label` = int64[1] index into
-`data.classes`, `source` = record file below the location.
+`data.classes` or the names found, which `classes.json` lists, `source` = record file below the location.
 """
 
 from __future__ import annotations
@@ -39,6 +39,15 @@ from retake.errors import RetakeError
 
 COUNTS_PROPERTY = "counts"
 """Custom property of the Examples artifact: JSON {"examples": {split: {class: n}}, "dropped": {reason: n}}."""
+
+CLASSES_FILE = "classes.json"
+"""In the Examples artifact: the class names as a JSON list, by the label's index."""
+
+MOST_CLASSES, LONGEST_NAME = 10_000, 200
+"""Bounds of class names that are found in records."""
+
+TOO_MANY = f"more than {MOST_CLASSES:,} different names"
+GIVE_CLASSES = "give the names as data.classes"
 
 HIDDEN = (".", "_", "beam-temp-")
 """How names of files and folders begin that hold nothing to read; Beam writes its files in such a folder first."""
@@ -89,11 +98,35 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         examples = artifact_utils.get_single_instance(output_dict[standard_component_specs.EXAMPLES_KEY])
         exec_properties["_counts"] = f"{examples.uri}/counts"
         with node_errors.reported():
+            if _settings(exec_properties)["classes"] is None:
+                exec_properties["_classes"] = self._find_classes(exec_properties, f"{examples.uri}/names")
             super().Do(input_dict, output_dict, exec_properties)
             settings = _settings(exec_properties)
+            with tf.io.gfile.GFile(f"{examples.uri}/{CLASSES_FILE}", "w") as file:
+                json.dump(settings["classes"], file, ensure_ascii=False)
             counts = _read_counts(exec_properties["_counts"], settings, _buckets(exec_properties))
             examples.set_string_custom_property(COUNTS_PROPERTY, json.dumps(counts))
             _check(counts, settings, exec_properties[standard_component_specs.INPUT_BASE_KEY])
+
+    def _find_classes(self, exec_properties: dict[str, Any], names: str) -> list[str]:
+        location = exec_properties[standard_component_specs.INPUT_BASE_KEY]
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                pipeline
+                | beam.Create(record_files(location))
+                | beam.FlatMap(names_in)
+                | beam.Distinct()
+                | beam.Map(json.dumps)
+                | beam.io.WriteToText(names, num_shards=1, shard_name_template="")
+            )
+        with tf.io.gfile.GFile(names) as lines:
+            classes = sorted(map(json.loads, lines))
+        if len(classes) > MOST_CLASSES:
+            raise RetakeError(f"the labels below {location} are {TOO_MANY}; are they classes? {GIVE_CLASSES}")
+        if len(classes) < 2:
+            found = f"only {classes[0]!r}" if classes else "no class name"
+            raise RetakeError(f"the labels below {location} hold {found}; a classifier needs 2 classes; {GIVE_CLASSES}")
+        return classes
 
     def GenerateExamplesByBeam(
         self, pipeline: beam.Pipeline, exec_properties: dict[str, Any]
@@ -315,6 +348,37 @@ def _some(names: list[str], most: int = NAMED) -> str:
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
+def names_in(path: str) -> set[str]:
+    """The class names that a record file holds as labels; labels that are missing or malformed are left to `uniform`.
+
+    Raises:
+      RetakeError: a label is a number, or no name of a class.
+    """
+    names = set()
+    for number, example in enumerate(records.read(path), start=1):
+        try:
+            name = records.class_name(example)
+        except ValueError:
+            continue
+        if name is None:
+            raise RetakeError(f"{path}: record {number} has a number as its label, which needs names; {GIVE_CLASSES}")
+        if len(name) > LONGEST_NAME:
+            raise RetakeError(
+                f"{path}: the label of record {number} has {len(name):,} characters; a class name has "
+                f"{LONGEST_NAME} at most; {GIVE_CLASSES}"
+            )
+        names.add(name)
+        if len(names) > MOST_CLASSES:
+            raise RetakeError(f"the labels in {path} are {TOO_MANY}; are they classes? {GIVE_CLASSES}")
+    return names
+
+
+def classes_of(examples: str) -> list[str]:
+    """The class names, by the label's index, of the examples in a folder."""
+    with tf.io.gfile.GFile(f"{examples}/{CLASSES_FILE}") as file:
+        return json.load(file)
+
+
 def examples_of(path: str, location: str, settings: dict[str, Any]) -> Iterator[Any]:
     """Yields the usable tf.train.Examples of a record file; the others' reasons as output `dropped`."""
     source = path.removeprefix(location).lstrip("/")
@@ -374,7 +438,8 @@ def _settings(exec_properties: dict[str, Any]) -> dict[str, Any]:
     proto_utils.json_to_proto(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY], config)
     settings = struct_pb2.Struct()
     config.custom_config.Unpack(settings)
-    return json_format.MessageToDict(settings)
+    found = {"classes": exec_properties["_classes"]} if "_classes" in exec_properties else {}
+    return json_format.MessageToDict(settings) | found
 
 
 def _read_counts(path: str, settings: dict[str, Any], splits: Iterable[str]) -> dict[str, Any]:

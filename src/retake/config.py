@@ -76,7 +76,11 @@ class DataSection(Section):
         "lower or upper case, with or without .gz, whole or in shards such as .tfrecord-00000-of-00002.",
     )
     sample: bool = Field(False, description="Draw the embedded pictures into `location` when it does not exist.")
-    classes: list[str] = Field(min_length=2, description="Class names; the position is the label's index.")
+    classes: Annotated[list[str], Field(min_length=2)] | None = Field(
+        None,
+        description="Class names; the position is the label's index. Without them, they are the names that the records "
+        "hold as labels, sorted; records with numbers as labels need this key.",
+    )
     split: dict[str, Annotated[int, Field(gt=0)]] = Field(
         {"train": 80, "eval": 20},
         description="Hash buckets of the splits train, eval and, if it is given, test: pictures that are never trained "
@@ -106,7 +110,9 @@ class DataSection(Section):
 
     @field_validator("classes")
     @classmethod
-    def _unique(cls, classes: list[str]) -> list[str]:
+    def _unique(cls, classes: list[str] | None) -> list[str] | None:
+        if classes is None:
+            return None
         if len(set(classes)) != len(classes) or not all(name.strip() for name in classes):
             raise ValueError("class names must be different from one another and not empty")
         return classes
@@ -378,7 +384,7 @@ class Config(Section):
     @classmethod
     def _known_classes(cls, evaluator: EvaluatorSection, others: ValidationInfo) -> EvaluatorSection:
         data = others.data.get("data")
-        if data and (unknown := [name for name in evaluator.min_recall if name not in data.classes]):
+        if data and data.classes and (unknown := [name for name in evaluator.min_recall if name not in data.classes]):
             raise ValueError(f"min_recall names {', '.join(unknown)}; data.classes are {', '.join(data.classes)}")
         return evaluator
 

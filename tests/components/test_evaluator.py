@@ -25,6 +25,7 @@ from components.evaluator import (
     _obstacle,
 )
 from retake.config import EvaluatorSection
+from retake.errors import RetakeError
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +191,13 @@ def test_a_class_below_its_floor_is_refused_and_named(tmp_path, pictures, right)
     blessed, reason, _ = judge(tmp_path, pictures, right(right.total, wrong_class=1), min_recall=floors)
     assert not blessed
     assert reason == "recall of green 0.000 is below evaluator.min_recall 0.5"
+
+
+def test_a_floor_of_a_class_that_there_is_not_is_refused(tmp_path, pictures, right):
+    settings = config(data={"classes": None}, evaluator={"min_recall": {"mauve": 0.5}})
+    inputs = {"examples": pictures, "model": right(3), "schema": schema_in(tmp_path)}
+    with pytest.raises(RetakeError, match=r"evaluator.min_recall names mauve; classes are red, green, blue"):
+        run_node(tmp_path, "Evaluator", settings, **inputs)
 
 
 class TestSlices:

@@ -16,7 +16,16 @@ from PIL import Image
 from tfx.components.example_gen import base_example_gen_executor
 from tfx.proto import example_gen_pb2
 
-from components.example_gen import COUNTS_PROPERTY, RecordsDriver, Smallest, moved_to_eval, record_files, split_of
+from components.example_gen import (
+    COUNTS_PROPERTY,
+    RecordsDriver,
+    Smallest,
+    classes_of,
+    moved_to_eval,
+    names_in,
+    record_files,
+    split_of,
+)
 from retake.errors import RetakeError
 
 
@@ -268,6 +277,37 @@ def test_moved_pictures_leave_one_to_train_on_and_count_for_all_their_labels():
     assert moved_to_eval([((0, 0), [a, b]), ((1, 0), [c])], 5) == {a}
     assert moved_to_eval([((0, 0), [a, b]), ((1, 0), [a])], 1) == {b}
     assert moved_to_eval([((0, 0), [a, b]), ((1, 0), [a, c])], 1) == {a}
+
+
+def test_without_configured_classes_they_are_the_names_in_the_records(data):
+    write_records(data / "more.tfrecord", [example(b"no picture", None), example(picture(0, 99), " ")])
+    made = generate(data, classes=None)
+    assert classes_of(made.uri) == ["blue", "green", "red"]
+    assert list(counts(made)["examples"]["train"]) == ["blue", "green", "red"]
+    assert Counter(column(everything(made), "label")) == {0: 12, 1: 12, 2: 12}
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (1, "record 2 has a number as its label, which needs names; give the names as data.classes"),
+        ([0, 1], "record 2 has a number as its label"),
+        ("x" * 201, "the label of record 2 has 201 characters; a class name has 200 at most"),
+    ],
+)
+def test_labels_that_are_no_class_names_need_data_classes(tmp_path, label, words):
+    file = write_records(tmp_path / "some.tfrecord", [example(b"", "red"), example(b"", label)])
+    with pytest.raises(RetakeError, match=words):
+        names_in(str(file))
+
+
+def test_one_class_is_too_few_and_thousands_too_many(data, monkeypatch):
+    write_records(data / "some.tfrecord", [example(b"", "red")])
+    with pytest.raises(RetakeError, match=r"hold only 'red'; a classifier needs 2 classes; give the names as"):
+        generate(data, classes=None)
+    file = write_records(data / "some.tfrecord", [example(b"", str(n)) for n in range(10_001)])
+    with pytest.raises(RetakeError, match=r"more than 10,000 different names; are they classes\?"):
+        names_in(str(file))
 
 
 def test_only_the_smallest_different_hashes_are_kept():
