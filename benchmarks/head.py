@@ -73,6 +73,7 @@ def main(backbone: str, weights: str, sets: list[str], store: Path) -> None:
         for name, folder in [("sample", Path(drawn) / "sample" / "images"), *map(_set, sets)]:
             console.print(f"{name} …")
             classes = config.load(name).data.classes
+            assert classes, f"{name} leaves data.classes to the records"
             parts = [read(name, folder / part, classes) for part in ("train", "test") if (folder / part).is_dir()]
             splits = [split(parts or [read(name, folder, classes)], seed) for seed in range(SEEDS)]
             (bar, bar_time), (own, own_time) = (timed(method, splits) for method in (scikit_learn, this_head))

@@ -22,11 +22,13 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+warnings.simplefilter("ignore")
 
 import numpy as np
 import tensorflow as tf
@@ -42,7 +44,8 @@ from retake import images
 from retake.config import load
 from retake.summary import RESOLVERS
 
-CONFIG = load("hotdog")
+DATA = load("hotdog").data
+CLASSES = ["food", "sandwich", "taco"]
 BACKBONE = "EfficientNetV2B0"
 HOT_DOG, FIRST, ARRIVED = "hot dog", "baseline.tfrecord", "arrived.tfrecord"
 FILES = {"taco": "taco_bias.tfrecord", "sandwich": "sandwich_bias.tfrecord"}
@@ -130,7 +133,7 @@ class Place:
         made = outputs(self.folder / "root", summary["run_id"])
         say = functools.partial(self._probabilities, made["model"], made["transform_graph"])
         shares = say("hot-dogs", hot_dogs).mean(0).tolist()
-        told: dict[str, Any] = {"shares": dict(zip(CONFIG.data.classes, shares, strict=True))}
+        told: dict[str, Any] = {"shares": dict(zip(CLASSES, shares, strict=True))}
         pictures = eval_pictures(self.folder / "root")
         for name, source in (("old", FIRST), ("new", ARRIVED)):
             if chosen := pictures.get(source):
@@ -140,7 +143,7 @@ class Place:
 
     def _probabilities(self, model: str, transform_graph: str, name: str, encoded: list[bytes]) -> np.ndarray:
         """float32[n, classes]: the head's answers, on features that are kept by the pictures' name."""
-        limits = CONFIG.data.max_pixels, CONFIG.data.max_bytes
+        limits = DATA.max_pixels, DATA.max_bytes
         digests = [hashlib.sha256(image).digest() for image in encoded]
 
         def compute(which: np.ndarray) -> np.ndarray:
@@ -189,7 +192,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     ]
     for file, settings in dict.fromkeys((row["file"], row["settings"]) for row in rows):
         chosen = [row for row in rows if (row["file"], row["settings"]) == (file, settings)]
-        cells = [_in_words([row["shares"][name] for row in chosen]) for name in CONFIG.data.classes]
+        cells = [_in_words([row["shares"][name] for row in chosen]) for name in CLASSES]
         cells += [_in_words([row[name][0] / row[name][1] for row in chosen if name in row]) for name in ("old", "new")]
         blessed = f"{sum(row['blessed'] for row in chosen)} of {len(chosen)}" if settings in (BASELINE, SHIPPED) else ""
         lines.append(f"| {file} | {settings} | {len(chosen)} | {' | '.join(cells)} | {blessed} |")

@@ -1,7 +1,8 @@
 """Evaluator: TFMA on the eval split, and the gate: good enough, and not worse than the model in service.
 
 TFMA measures both models and judges what needs one of them: `min_accuracy` and `min_recall`. `retake.gate` compares the
-two, picture by picture, on what TFMA's own extractors saw (`components.outcomes`).
+two, picture by picture, on what TFMA's own extractors saw (`components.outcomes`). A model that is blessed is measured
+on the test split, too, if there is one; nothing is decided by that.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from tfx import types
 from tfx.components import Evaluator
 from tfx.components.evaluator import constants, executor
 from tfx.dsl.components.base import executor_spec
-from tfx.types import artifact_utils
-from tfx.utils import io_utils, path_utils
+from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
+from tfx.utils import io_utils, path_utils, proto_utils
 
 from components import extractors, outcomes
 from components.resolver import EXAMPLES_PROPERTY
 from components.trainer import MODEL_CARD
 from retake import durable
 from retake import gate as rule
-from retake.config import EvaluatorSection
+from retake.config import TEST, EvaluatorSection
+from retake.errors import RetakeError
 from retake.gate import Comparison
 
 REASON_PROPERTY = "reason"
@@ -35,6 +37,9 @@ REASON_PROPERTY = "reason"
 METRICS_PROPERTY = "metrics"
 BASELINE_METRICS_PROPERTY = "baseline_metrics"
 """Custom properties of the ModelEvaluation artifact: JSON {"accuracy": …, "precision": {class: …}, …}."""
+
+TEST_METRICS_PROPERTY = "test_metrics"
+"""The same of the blessed candidate on the test split; not there for a refused one, or without such a split."""
 
 COMPARISON_PROPERTY = "comparison"
 """Custom property of the ModelEvaluation artifact: JSON {slice: retake.gate.Comparison}, or null."""
@@ -49,11 +54,24 @@ _ROUNDING = 1e-6
 _log = logging.getLogger("retake")
 
 
-def eval_config(config: EvaluatorSection, classes: list[str]) -> tfma.EvalConfig:
-    """What TFMA measures, and what the gate asks of the candidate alone."""
-    floors = {(): config.min_accuracy} | {
+Floors = dict[tuple[tuple[str, str], ...], float]
+
+
+def floors_of(config: EvaluatorSection, classes: list[str]) -> Floors:
+    """What the gate asks of the candidate alone: TFMA's slice → the accuracy in it.
+
+    Raises:
+      RetakeError: min_recall names a class that there is not.
+    """
+    if unknown := [name for name in config.min_recall if name not in classes]:
+        raise RetakeError(f"evaluator.min_recall names {', '.join(unknown)}; classes are {', '.join(classes[:20])}")
+    return {(): config.min_accuracy} | {
         (("label", str(classes.index(name))),): recall for name, recall in config.min_recall.items()
     }
+
+
+def eval_config(floors: Floors) -> tfma.EvalConfig:
+    """What TFMA measures and judges; without floors it judges nothing."""
     # For all pictures together: a plain `threshold` would hold for every class by itself.
     gates = [
         tfma.PerSliceMetricThreshold(
@@ -99,12 +117,15 @@ class Executor(executor.Executor):
         if obstacle:
             _log.info("%s", obstacle)
             input_dict = {**input_dict, "baseline_model": []}
-        outcomes.FOLDER.set(evaluation.uri)
-        super().Do(input_dict, output_dict, exec_properties)
+        classes = _card(candidate)["classes"]
+        judged = {
+            **exec_properties,
+            standard_component_specs.EVAL_CONFIG_KEY: proto_utils.proto_to_json(eval_config(floors_of(gate, classes))),
+        }
+        self._measure("eval", input_dict, output_dict, judged)
 
         if baselines:  # Also where it was set aside: the resolver reads here what the candidate was judged against.
             blessing.set_int_custom_property("baseline_model_id", baselines[0].id)
-        classes = _card(candidate)["classes"]
         # TFMA names the models where there are two of them.
         metrics = readable_metrics(evaluation.uri, "" if obstacle else outcomes.CANDIDATE, classes)
         baseline = None if obstacle else readable_metrics(evaluation.uri, outcomes.BASELINE, classes)
@@ -116,8 +137,30 @@ class Executor(executor.Executor):
         if comparison and any(each.worse for each in comparison.values()):
             _refuse(blessing)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
+        blessed = blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY) == constants.BLESSED_VALUE
+        if blessed and TEST in artifact_utils.decode_split_names(examples.split_names):
+            test = standard_artifacts.ModelEvaluation()
+            test.uri = f"{evaluation.uri}/{TEST}"
+            judges_nothing = {
+                **exec_properties,
+                standard_component_specs.EVAL_CONFIG_KEY: proto_utils.proto_to_json(eval_config({})),
+            }
+            self._measure(TEST, {**input_dict, "baseline_model": []}, {"evaluation": [test]}, judges_nothing)
+            tested = json.dumps(readable_metrics(test.uri, "", classes))
+            evaluation.set_string_custom_property(TEST_METRICS_PROPERTY, tested)
         blessing.set_string_custom_property(EXAMPLES_PROPERTY, examples.uri)
         blessing.set_string_custom_property(REASON_PROPERTY, _reason(gate, metrics, comparison, obstacle))
+
+    def _measure(
+        self,
+        split: str,
+        inputs: dict[str, list[types.Artifact]],
+        outputs: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """TFMA's evaluation of a split, and the answers to its pictures, in the folder of `evaluation`."""
+        outcomes.FOLDER.set(artifact_utils.get_single_uri(outputs["evaluation"]))
+        super().Do(inputs, outputs, {**exec_properties, standard_component_specs.EXAMPLE_SPLITS_KEY: f'["{split}"]'})
 
 
 class GatedEvaluator(Evaluator):
@@ -125,14 +168,14 @@ class GatedEvaluator(Evaluator):
 
     Args:
       gate: what is asked of a candidate.
-      classes: names by the label's index.
       channels: TFX's `examples`, `model`, `baseline_model` and `schema`.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
-    def __init__(self, gate: EvaluatorSection, classes: list[str], **channels: Any):
-        super().__init__(eval_config=eval_config(gate, classes), module_path=extractors.__name__, **channels)
+    def __init__(self, gate: EvaluatorSection, **channels: Any):
+        # The executor adds the floors of classes, whose names may be known by then only.
+        super().__init__(eval_config=eval_config({(): gate.min_accuracy}), module_path=extractors.__name__, **channels)
         self.spec.exec_properties[GATE_PROPERTY] = gate.model_dump_json()
 
 
@@ -212,7 +255,7 @@ def readable_metrics(evaluation: str, model_name: str, classes: list[str]) -> di
     """Accuracy, and precision, recall and confusion by class, of TFMA's output folder.
 
     All follow from the most probable class; TFMA's own Precision and Recall of a class ask for a probability over a
-    threshold instead. Precision of a class that was never predicted is None.
+    threshold instead. Precision of a class that was never predicted is None, and recall of one without pictures.
 
     Returns:
       {"accuracy": …, "precision": {class: …}, "recall": {class: …}, "confusion": {actual: {predicted: pictures}}}.
@@ -228,7 +271,9 @@ def readable_metrics(evaluation: str, model_name: str, classes: list[str]) -> di
     return {
         "accuracy": accuracy,
         "precision": {c: confusion[c][c] / predicted[c] if predicted[c] else None for c in classes},
-        "recall": {c: confusion[c][c] / sum(confusion[c].values()) for c in classes},
+        "recall": {
+            c: confusion[c][c] / sum(confusion[c].values()) if any(confusion[c].values()) else None for c in classes
+        },
         "confusion": confusion,
     }
 

@@ -1,12 +1,14 @@
-"""ExampleGen: every TFRecord below the data location becomes checked, uniform examples in a train and an eval split.
+"""ExampleGen: every TFRecord below the data location becomes checked, uniform examples in a train, an eval and, if it
+is asked for, a test split.
 
 In: feature `image` = encoded bytes, `label` = one-hot int64, integer index or class name.
 Out: `image` = the same bytes, or a PNG where the graph does not decode them, `label` = int64[1] index into
-`data.classes`, `source` = record file below the location.
+`data.classes` or the names found, which `classes.json` lists, `source` = record file below the location.
 """
 
 from __future__ import annotations
 
+import bisect
 import functools
 import hashlib
 import itertools
@@ -14,7 +16,7 @@ import json
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -32,11 +34,20 @@ from tfx.utils import proto_utils
 from components import node_errors
 from components.transform import to_pixels
 from retake import images, records
-from retake.config import DataSection
+from retake.config import SPLITS, TEST, DataSection
 from retake.errors import RetakeError
 
 COUNTS_PROPERTY = "counts"
 """Custom property of the Examples artifact: JSON {"examples": {split: {class: n}}, "dropped": {reason: n}}."""
+
+CLASSES_FILE = "classes.json"
+"""In the Examples artifact: the class names as a JSON list, by the label's index."""
+
+MOST_CLASSES, LONGEST_NAME = 10_000, 200
+"""Bounds of class names that are found in records."""
+
+TOO_MANY = f"more than {MOST_CLASSES:,} different names"
+GIVE_CLASSES = "give the names as data.classes"
 
 HIDDEN = (".", "_", "beam-temp-")
 """How names of files and folders begin that hold nothing to read; Beam writes its files in such a folder first."""
@@ -47,7 +58,7 @@ RECORDS = re.compile(r"\.(tfrecords?|tfrec)(\.gz)?(-\d{5,}-of-\d{5,})?(\.gz)?$",
 SHARD = re.compile(r"-(\d{5,})-of-(\d{5,})")
 """In the name of a file that is one of several: which, and how many there are."""
 
-NAMED = 3
+NAMED, MANY = 3, 6
 """Names in a message before the others are counted."""
 
 UNDECODABLE = "undecodable picture"
@@ -87,19 +98,60 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         examples = artifact_utils.get_single_instance(output_dict[standard_component_specs.EXAMPLES_KEY])
         exec_properties["_counts"] = f"{examples.uri}/counts"
         with node_errors.reported():
+            if _settings(exec_properties)["window"]:
+                names = [path.rpartition("/")[2] for path in _files(exec_properties)]
+                _log.info("data.window takes the newest record files: %s", _listed(names))
+            if _settings(exec_properties)["classes"] is None:
+                exec_properties["_classes"] = self._find_classes(exec_properties, f"{examples.uri}/names")
             super().Do(input_dict, output_dict, exec_properties)
             settings = _settings(exec_properties)
-            counts = _read_counts(exec_properties["_counts"], settings)
+            with tf.io.gfile.GFile(f"{examples.uri}/{CLASSES_FILE}", "w") as file:
+                json.dump(settings["classes"], file, ensure_ascii=False)
+            counts = _read_counts(exec_properties["_counts"], settings, _buckets(exec_properties))
             examples.set_string_custom_property(COUNTS_PROPERTY, json.dumps(counts))
             _check(counts, settings, exec_properties[standard_component_specs.INPUT_BASE_KEY])
+
+    def _find_classes(self, exec_properties: dict[str, Any], names: str) -> list[str]:
+        location = exec_properties[standard_component_specs.INPUT_BASE_KEY]
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                pipeline
+                | beam.Create(_files(exec_properties))
+                | beam.FlatMap(names_in)
+                | beam.Distinct()
+                | beam.Map(json.dumps)
+                | beam.io.WriteToText(names, num_shards=1, shard_name_template="")
+            )
+        with tf.io.gfile.GFile(names) as lines:
+            classes = sorted(map(json.loads, lines))
+        if len(classes) > MOST_CLASSES:
+            raise RetakeError(f"the labels below {location} are {TOO_MANY}; are they classes? {GIVE_CLASSES}")
+        if len(classes) < 2:
+            found = f"only {classes[0]!r}" if classes else "no class name"
+            raise RetakeError(f"the labels below {location} hold {found}; a classifier needs 2 classes; {GIVE_CLASSES}")
+        return classes
 
     def GenerateExamplesByBeam(
         self, pipeline: beam.Pipeline, exec_properties: dict[str, Any]
     ) -> dict[str, beam.pvalue.PCollection]:
-        splits = super().GenerateExamplesByBeam(pipeline, exec_properties)
+        buckets = _buckets(exec_properties)
+        settings = _settings(exec_properties)
+        seed, least = int(settings["seed"]), int(settings["min_eval_per_class"])
+        moved: Any = frozenset()
+        if least:  # Read twice: what is in memory between the two does not grow with the files.
+            smallest = (
+                pipeline
+                | "Read first" >> self._read(exec_properties, "")
+                | beam.Map(lambda e: ((_label(e), split_of(e, len(buckets), buckets, seed)), _hash(e, seed)))
+                | beam.CombinePerKey(Smallest(least + 1))
+                | beam.combiners.ToList()
+            )
+            moved = beam.pvalue.AsSingleton(smallest | "Choose" >> beam.Map(moved_to_eval, least))
+        examples = pipeline | "Read" >> self._read(exec_properties, "")
+        parts = examples | "Split" >> beam.Partition(split_of, len(buckets), buckets, seed, moved)
+        splits = dict(zip(buckets, parts, strict=True))
         tallies = [
-            examples
-            | f"Tally {split}" >> beam.Map(lambda e, s=split: (s, e.features.feature["label"].int64_list.value[0]))
+            examples | f"Tally {split}" >> beam.Map(lambda e, s=split: (s, _label(e)))
             for split, examples in splits.items()
         ]
         _ = (
@@ -116,8 +168,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
 
     def _read(self, exec_properties: dict[str, Any], _pattern: str) -> beam.PTransform:
         location = exec_properties[standard_component_specs.INPUT_BASE_KEY]
-        settings = _settings(exec_properties)
-        files = newest(record_files(location), settings["window"])
+        settings, files = _settings(exec_properties), _files(exec_properties)
         executor = self
 
         class Read(beam.PTransform):
@@ -133,12 +184,78 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         return Read()
 
 
+class Smallest(beam.CombineFn):
+    """The `number` smallest of the different values."""
+
+    def __init__(self, number: int):
+        self._number = number
+
+    def create_accumulator(self) -> list[bytes]:
+        return []
+
+    def add_input(self, smallest: list[bytes], value: bytes) -> list[bytes]:
+        return self.merge_accumulators([smallest, [value]])
+
+    def merge_accumulators(self, accumulators: Iterable[list[bytes]]) -> list[bytes]:
+        return sorted(set().union(*accumulators))[: self._number]
+
+    def extract_output(self, smallest: list[bytes]) -> list[bytes]:
+        return smallest
+
+
+def moved_to_eval(smallest: list[tuple[tuple[int, int], list[bytes]]], least: int) -> frozenset[bytes]:
+    """Hashes of the train pictures that have to be eval pictures for each class to have `least` of them.
+
+    Args:
+      smallest: ((class, position of the split), the least + 1 smallest hashes of its pictures, or all it has).
+      least: eval pictures that a class has to have, as far as one picture of it is left to train on.
+    """
+    train, held_out = ({label: found for (label, split), found in smallest if split == at} for at in (0, 1))
+    classes_of = defaultdict(list)  # More than one where a picture has several labels.
+    for label, hashes in train.items():
+        for each in hashes:
+            classes_of[each].append(label)
+    left = {label: len(hashes) for label, hashes in train.items()}
+    lacking = {label: least - len(held_out.get(label, [])) for label in train}
+    moved = set()
+    for label in sorted(train):
+        for each in train[label]:
+            if lacking[label] > 0 and each not in moved and all(left[other] > 1 for other in classes_of[each]):
+                moved.add(each)
+                for other in classes_of[each]:
+                    left[other] -= 1
+                    lacking[other] -= 1
+    return frozenset(moved)
+
+
+def split_of(
+    example: tf.train.Example, number: int, buckets: dict[str, int], seed: int, moved: frozenset[bytes] = frozenset()
+) -> int:
+    """The position in `buckets` of the split that a picture belongs to: its bytes decide, and the seed.
+
+    With seed 0 it is the split that TFX's own hash gives. Pictures in `moved` go from train to eval.
+    """
+    picture = _hash(example, seed)
+    bucket = int.from_bytes(picture, "big") % sum(buckets.values())
+    split = bisect.bisect(list(itertools.accumulate(buckets.values())), bucket)
+    return 1 if split == 0 and picture in moved else split
+
+
+def _label(example: tf.train.Example) -> int:
+    return example.features.feature["label"].int64_list.value[0]
+
+
+def _hash(example: tf.train.Example, seed: int) -> bytes:
+    picture = example.features.feature["image"].SerializeToString(deterministic=True)
+    return hashlib.sha256((f"{seed} ".encode() if seed else b"") + picture).digest()
+
+
 class RecordsExampleGen(FileBasedExampleGen):
     """Reads every TFRecord below `location`.
 
     Args:
       location: folder or gs:// prefix, or a runtime parameter for it.
-      data: classes, split and limits.
+      data: classes, split, seed and limits.
       code: fingerprint of the code that the node runs, for the cache.
     """
 
@@ -146,23 +263,20 @@ class RecordsExampleGen(FileBasedExampleGen):
     DRIVER_CLASS = RecordsDriver
 
     def __init__(self, location: Any, data: DataSection, code: str):
-        settings = data.model_dump(include={"classes", "max_pixels", "max_bytes", "max_dropped", "window"}) | {
-            "code": code
-        }
+        settings = data.model_dump(exclude={"location", "sample", "split"}) | {"code": code}
         custom_config = example_gen_pb2.CustomConfig()
         custom_config.custom_config.Pack(json_format.ParseDict(settings, struct_pb2.Struct()))
         buckets = [
-            example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=data.split[name]) for name in ("train", "eval")
+            example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=data.split[name])
+            for name in SPLITS
+            if name in data.split
         ]
         super().__init__(
             input_base=location,
             input_config=example_gen_pb2.Input(
                 splits=[example_gen_pb2.Input.Split(name="records", pattern="**/*.tfrecord*")]
             ),
-            # By the picture's own bytes: identical pictures share a split and keep it when files are added.
-            output_config=example_gen_pb2.Output(
-                split_config=example_gen_pb2.SplitConfig(splits=buckets, partition_feature_name="image")
-            ),
+            output_config=example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=buckets)),
             custom_config=custom_config,
         )
 
@@ -181,16 +295,13 @@ def newest(files: list[str], window: int | None) -> list[str]:
 
     The shards of a record file count as one, with the time of the last of them.
     """
+    if window is None:
+        return files
     written: dict[str, int] = defaultdict(int)
     for path in files:
         whole = SHARD.sub("", path)
         written[whole] = max(written[whole], tf.io.gfile.stat(path).mtime_nsec)
-    chosen = sorted(written, key=lambda whole: (written[whole], whole))
-    if window is None or len(chosen) <= window:
-        return files
-    chosen = chosen[-int(window) :]
-    names = _listed([path.rpartition("/")[2] for path in chosen])
-    _log.info("of %d record files data.window takes the newest: %s", len(written), names)
+    chosen = sorted(written, key=lambda whole: (written[whole], whole))[-int(window) :]
     return [path for path in files if SHARD.sub("", path) in chosen]
 
 
@@ -246,8 +357,43 @@ def _missing_shard(files: list[str]) -> str | None:
 
 
 def _listed(names: list[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(repr(name)[1:-1] for name in names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    return _some([repr(name)[1:-1] for name in names])
+
+
+def _some(names: list[str], most: int = NAMED) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def names_in(path: str) -> set[str]:
+    """The class names that a record file holds as labels; labels that are missing or malformed are left to `uniform`.
+
+    Raises:
+      RetakeError: a label is a number, or no name of a class.
+    """
+    names = set()
+    for number, example in enumerate(records.read(path), start=1):
+        try:
+            name = records.class_name(example)
+        except ValueError:
+            continue
+        if name is None:
+            raise RetakeError(f"{path}: record {number} has a number as its label, which needs names; {GIVE_CLASSES}")
+        if len(name) > LONGEST_NAME:
+            raise RetakeError(
+                f"{path}: the label of record {number} has {len(name):,} characters; a class name has "
+                f"{LONGEST_NAME} at most; {GIVE_CLASSES}"
+            )
+        names.add(name)
+        if len(names) > MOST_CLASSES:
+            raise RetakeError(f"the labels in {path} are {TOO_MANY}; are they classes? {GIVE_CLASSES}")
+    return names
+
+
+def classes_of(examples: str) -> list[str]:
+    """The class names, by the label's index, of the examples in a folder."""
+    with tf.io.gfile.GFile(f"{examples}/{CLASSES_FILE}") as file:
+        return json.load(file)
 
 
 def examples_of(path: str, location: str, settings: dict[str, Any]) -> Iterator[Any]:
@@ -297,16 +443,30 @@ def _judge(max_pixels: int, max_bytes: int) -> Any:
     )
 
 
+def _buckets(exec_properties: dict[str, Any]) -> dict[str, int]:
+    """Split → hash buckets, in the order of the buckets."""
+    config = example_gen_pb2.Output()
+    proto_utils.json_to_proto(exec_properties[standard_component_specs.OUTPUT_CONFIG_KEY], config)
+    return {split.name: split.hash_buckets for split in config.split_config.splits}
+
+
+def _files(exec_properties: dict[str, Any]) -> list[str]:
+    """The record files that are read."""
+    location = exec_properties[standard_component_specs.INPUT_BASE_KEY]
+    return newest(record_files(location), _settings(exec_properties)["window"])
+
+
 def _settings(exec_properties: dict[str, Any]) -> dict[str, Any]:
     config = example_gen_pb2.CustomConfig()
     proto_utils.json_to_proto(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY], config)
     settings = struct_pb2.Struct()
     config.custom_config.Unpack(settings)
-    return json_format.MessageToDict(settings)
+    found = {"classes": exec_properties["_classes"]} if "_classes" in exec_properties else {}
+    return json_format.MessageToDict(settings) | found
 
 
-def _read_counts(path: str, settings: dict[str, Any]) -> dict[str, Any]:
-    examples = {split: dict.fromkeys(settings["classes"], 0) for split in ("train", "eval")}
+def _read_counts(path: str, settings: dict[str, Any], splits: Iterable[str]) -> dict[str, Any]:
+    examples = {split: dict.fromkeys(settings["classes"], 0) for split in splits}
     dropped: Counter[str] = Counter()
     with tf.io.gfile.GFile(path) as lines:
         for line in lines:
@@ -333,18 +493,33 @@ def _check(counts: dict[str, Any], settings: dict[str, Any], location: str) -> N
         )
     if dropped:
         _log.info("dropped %d of %d examples: %s", dropped, total, reasons)
-    for name in settings["classes"]:
-        numbers = {split: classes[name] for split, classes in counts["examples"].items()}
-        if not sum(numbers.values()):
-            others = [c for c in settings["classes"] if any(s[c] for s in counts["examples"].values())]
-            raise RetakeError(
-                f"data.classes names {name!r}, but the records below {location} hold no picture of it; "
-                f"classes that they hold: {', '.join(others)}"
-            )
-        for split, number in numbers.items():
-            if not number:
-                there = "1 picture" if sum(numbers.values()) == 1 else f"{sum(numbers.values())} pictures"
-                raise RetakeError(
-                    f"class {name!r} has {there} below {location}, none in the {split} split: "
-                    f"add pictures of it, or give {split} more of data.split"
-                )
+    if not any(counts["examples"].get(TEST, {"": 1}).values()):
+        raise RetakeError(
+            f"none of the {total} pictures below {location} is in the test split: add pictures, give test more of "
+            "data.split, or leave test out of it"
+        )
+    held = {name: sum(split[name] for split in counts["examples"].values()) for name in settings["classes"]}
+    if absent := [repr(name) for name, number in held.items() if not number]:
+        raise RetakeError(
+            f"data.classes names {_some(absent)}, but the records below {location} hold no picture of "
+            f"{'it' if len(absent) == 1 else 'them'}; "
+            f"classes that they hold: {_some([name for name, number in held.items() if number], MANY)}"
+        )
+    for split in ("eval", "train"):
+        lacking = {name: held[name] for name, number in counts["examples"][split].items() if not number}
+        if lacking:
+            raise RetakeError(_too_few(split, lacking, len(held), location))
+
+
+def _too_few(split: str, lacking: dict[str, int], classes: int, location: str) -> str:
+    """What to do about classes without a picture in a split; `lacking` says how many pictures each has in all."""
+    named = _some([f"{name!r} (has {number})" for name, number in lacking.items()], MANY)
+    advice = [f"give {split} more of data.split"]
+    if single := sum(number == 1 for number in lacking.values()):
+        advice.append(f"add pictures of the {single} with a single one")
+    if single < len(lacking):
+        advice.insert(0, "set data.min_eval_per_class to 1 or more" if split == "eval" else "add pictures of them")
+    return (
+        f"{len(lacking)} of {classes} classes below {location} {'has' if len(lacking) == 1 else 'have'} no picture in "
+        f"the {split} split: {named}; {', or '.join(advice)}"
+    )

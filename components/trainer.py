@@ -27,8 +27,10 @@ from tfx.components import Trainer
 from tfx.components.trainer import executor
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.components.base import executor_spec
+from tfx.types import artifact_utils
 
 from components import backbones, head
+from components.example_gen import classes_of
 from components.features import of_pictures, store_for
 from retake.config import ModelSection, TrainerSection
 from retake.errors import RetakeError
@@ -68,6 +70,8 @@ class Executor(executor.GenericExecutor):
         # Vertex gives no run id, but its outputs lie in ROOT/PROJECT/JOB/TASK/model_run.
         run_id = self._context.pipeline_run_id or arguments.model_run_dir.split("/")[-3]
         arguments.model_run_dir = f"{arguments.custom_config['tensorboard']}/{run_id}"
+        if arguments.custom_config["classes"] is None:
+            arguments.custom_config["classes"] = classes_of(artifact_utils.get_single_uri(input_dict["examples"]))
         return arguments
 
 

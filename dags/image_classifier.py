@@ -130,7 +130,7 @@ def training(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG
     }
     with DAG(
         dag_id=name,
-        description=f"Trains, gates and pushes a classifier of {', '.join(config['data']['classes'])}"[:500],
+        description=f"Trains, gates and pushes a classifier of {classes(config)}"[:500],
         doc_md=page(definition),
         schedule=[records],
         start_date=datetime(2024, 1, 1),
@@ -156,6 +156,11 @@ def training(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG
     return dag
 
 
+def classes(config: dict[str, Any]) -> str:
+    """The classes' names, which a configuration may leave to the records."""
+    return ", ".join(config["data"]["classes"] or ["the classes that its records name"])
+
+
 def place(parameter: dict[str, str], allowed: list[str]) -> Param:
     """A parameter of a run: one of the allowed places, or one below. The task checks it again, and follows links."""
     either = "|".join(re.escape(each.rstrip("/")) for each in allowed)
@@ -171,7 +176,7 @@ def page(definition: dict[str, Any]) -> str:
     """What the DAG's page says of the pipeline."""
     config = definition["config"]
     rows = {
-        "classes": ", ".join(config["data"]["classes"]),
+        "classes": classes(config),
         "backbone": config["model"]["backbone"],
         "records": f"`{config['data']['location']}`, looked at by `{definition['pipeline']}-watch`",
         "pushed models": f"`{config['pusher']['destination']}`",

@@ -107,7 +107,6 @@ def build(
         baseline_model=resolver.outputs["model"],
         schema=schema.outputs["schema"],
         gate=config.evaluator,
-        classes=config.data.classes,
     ).with_id("Evaluator")
     pusher = WholePusher(
         model=trainer.outputs["model"],

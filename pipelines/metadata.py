@@ -237,6 +237,7 @@ def summarize(
         metrics=_json(outputs, "evaluation", "metrics"),
         baseline_metrics=_json(outputs, "evaluation", "baseline_metrics"),
         comparison=_json(outputs, "evaluation", "comparison"),
+        test_metrics=_json(outputs, "evaluation", "test_metrics"),
         blessed=bool(blessing.get("blessed")) if blessing else None,
         reason=failure or blessing.get("reason"),
         pushed_model=pushed.get("pushed_destination"),

@@ -40,6 +40,7 @@ FIELDS = [
     "metrics",
     "baseline_metrics",
     "comparison",
+    "test_metrics",
     "blessed",
     "reason",
     "pushed_model",

@@ -634,6 +634,7 @@ def summarize(job: Any, nodes: list[str], failure: str | None = None) -> Summary
         metrics=_json(found, "evaluation", "metrics"),
         baseline_metrics=_json(found, "evaluation", "baseline_metrics"),
         comparison=_json(found, "evaluation", "comparison"),
+        test_metrics=_json(found, "evaluation", "test_metrics"),
         blessed=bool(blessing["blessed"]) if "blessed" in blessing else None,
         reason=failure or blessing.get("reason"),
         pushed_model=found.get("pushed_model", {}).get("pushed_destination"),

@@ -47,6 +47,10 @@ LONGEST_VALUE = 200
 UNION_PARTS = ("int", "constrained-float", "float", "literal['all']", "literal['auto']")
 """What pydantic calls the sides of a `number | word`; no part of a key."""
 
+TEST = "test"
+SPLITS = ("train", "eval", TEST)
+"""The splits of the pictures, in the order of their hash buckets; the last one may be missing."""
+
 Backbone = Literal["EfficientNetB0", "EfficientNetV2B0", "MobileNetV2", "ResNet50", "LeNet5"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -79,9 +83,33 @@ class DataSection(Section):
         "forgotten. Without it, all are read.",
     )
     sample: bool = Field(False, description="Draw the embedded pictures into `location` when it does not exist.")
-    classes: list[str] = Field(min_length=2, description="Class names; the position is the label's index.")
+    classes: Annotated[list[str], Field(min_length=2)] | None = Field(
+        None,
+        description="Class names; the position is the label's index. Without them, they are the names that the records "
+        "hold as labels, sorted; records with numbers as labels need this key.",
+    )
     split: dict[str, Annotated[int, Field(gt=0)]] = Field(
-        {"train": 80, "eval": 20}, description="Hash buckets of the train and eval splits."
+        {"train": 80, "eval": 20},
+        description="Hash buckets of the splits train, eval and, if it is given, test: pictures that are never trained "
+        "on nor gated on. Each model that the gate blesses is measured on them once, and the summary says it. "
+        "{train: 80, eval: 10, test: 10} takes them from the default's eval split; other sums of the buckets move "
+        "pictures between the splits.",
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        description="Another number splits the same pictures in another way, so that a figure can be repeated over "
+        "several splits. A model that was trained under another seed has seen pictures that are eval pictures now: "
+        "give each seed a `pipeline.name` of its own.",
+    )
+    min_eval_per_class: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="For classes with few pictures: so many different eval pictures of each class at least, taken from "
+        "its train pictures (those of the lowest hash) as long as one is left. The records are then read twice, and "
+        "a picture of such a class may change its split when others arrive.",
     )
     max_pixels: int = Field(40_000_000, gt=0, description="Larger pictures are dropped before they are decoded.")
     max_bytes: int = Field(20_000_000, gt=0, description="Larger encoded pictures are dropped.")
@@ -89,7 +117,9 @@ class DataSection(Section):
 
     @field_validator("classes")
     @classmethod
-    def _unique(cls, classes: list[str]) -> list[str]:
+    def _unique(cls, classes: list[str] | None) -> list[str] | None:
+        if classes is None:
+            return None
         if len(set(classes)) != len(classes) or not all(name.strip() for name in classes):
             raise ValueError("class names must be different from one another and not empty")
         return classes
@@ -97,8 +127,8 @@ class DataSection(Section):
     @field_validator("split")
     @classmethod
     def _train_and_eval(cls, split: dict[str, int]) -> dict[str, int]:
-        if set(split) != {"train", "eval"}:
-            raise ValueError("needs exactly the splits train and eval")
+        if not {"train", "eval"} <= set(split) <= set(SPLITS):
+            raise ValueError("needs the splits train and eval, and may have test")
         return split
 
 
@@ -384,7 +414,7 @@ class Config(Section):
     @classmethod
     def _known_classes(cls, evaluator: EvaluatorSection, others: ValidationInfo) -> EvaluatorSection:
         data = others.data.get("data")
-        if data and (unknown := [name for name in evaluator.min_recall if name not in data.classes]):
+        if data and data.classes and (unknown := [name for name in evaluator.min_recall if name not in data.classes]):
             raise ValueError(f"min_recall names {', '.join(unknown)}; data.classes are {', '.join(data.classes)}")
         return evaluator
 

@@ -73,7 +73,7 @@ class _File(NamedTuple):
 def pack(
     images: Path,
     out: Path,
-    classes: list[str],
+    classes: list[str] | None,
     mapping: dict[str, str],
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
@@ -88,7 +88,7 @@ def pack(
     Args:
       images: Folder with one folder of pictures per class. It is only read.
       out: Ends in .tfrecord, or in .tfrecord.gz to be compressed. Its folder is made when missing.
-      classes: Names that labels may have.
+      classes: Names that labels may have; without them, the folders' names and those that they are mapped to.
       mapping: Folder → class, for folders of other names.
       max_pixels: Pictures of more width × height are skipped.
       max_bytes: Larger files are skipped.
@@ -116,8 +116,10 @@ def pack(
     if not force and os.path.lexists(out):
         raise UsageError(_exists(out))
     folders = _folders(images)
-    class_of = {_same(name): name for name in classes}
     mapping = {_same(folder): label for folder, label in mapping.items()}
+    if classes is None:
+        classes = sorted({_same(mapping.get(_same(folder), folder)) for folder in folders})
+    class_of = {_same(name): name for name in classes}
     _check_mapping(mapping, folders, class_of, images)
     label_of = {folder: class_of.get(_same(mapping.get(_same(folder), folder)), "") for folder in folders}
     left_out = [folder for folder in folders if not label_of[folder]]
@@ -336,6 +338,22 @@ def label_index(example: Any, classes: list[str]) -> int:
     if len(label) != len(classes):
         raise ValueError(LABEL_OUT_OF_RANGE)
     return label.index(1)
+
+
+def class_name(example: Any) -> str | None:
+    """The class name that an example's `label` says; None where it is a number or one-hot.
+
+    Raises:
+      ValueError: `MISSING_LABEL` or `MALFORMED_LABEL`, also for an empty name.
+    """
+    label = _label(example)
+    if label is None:
+        raise ValueError(MISSING_LABEL)
+    if not isinstance(label, str):
+        return None
+    if not label.strip():
+        raise ValueError(MALFORMED_LABEL)
+    return _same(label)
 
 
 def inspect(file: Path) -> str:

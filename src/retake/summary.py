@@ -59,6 +59,7 @@ class Summary(BaseModel):
       baseline_metrics: The same of the latest blessed model, None without one.
       comparison: Of this run's model with the model in service on the same pictures, by slice of retake.gate: "old" and
         "new", or "all" where they are not told apart. None where the two were not compared.
+      test_metrics: As metrics, on the test split; None where the model was not blessed, or there is no such split.
       blessed: The gate's verdict, None when it did not come to one.
       reason: Why the run failed or the model was not blessed.
       pushed_model: Where the model is, None when none was pushed.
@@ -79,6 +80,7 @@ class Summary(BaseModel):
     metrics: Metrics | None = None
     baseline_metrics: Metrics | None = None
     comparison: dict[str, gate.Comparison] | None = None
+    test_metrics: Metrics | None = None
     blessed: bool | None = None
     reason: str | None = None
     pushed_model: str | None = None
@@ -270,4 +272,12 @@ def _verdict(summary: Summary) -> Text:
         verdict = Text.assemble(("Not blessed", "bold yellow"), because)
     else:
         verdict = Text.assemble(("Not judged", "bold"), because)
-    return verdict.append(f"\n{where}")
+    verdict.append(f"\n{where}")
+    if summary.test_metrics:
+        verdict.append(f"\n{_test(summary.test_metrics)}")
+    return verdict
+
+
+def _test(metrics: Any) -> str:
+    pictures = sum(number for row in metrics[CONFUSION].values() for number in row.values())
+    return f"Test: accuracy {metrics['accuracy']:.3f} on {pictures:,} pictures never trained on nor gated on"

@@ -20,10 +20,12 @@ from components.evaluator import (
     COMPARISON_PROPERTY,
     METRICS_PROPERTY,
     REASON_PROPERTY,
+    TEST_METRICS_PROPERTY,
     _compare,
     _obstacle,
 )
 from retake.config import EvaluatorSection
+from retake.errors import RetakeError
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,17 @@ class Fixed(tf.Module):
         }
 
 
+def fixed_model(folder, answers, classes=CLASSES):
+    """A SavedModel with a card that answers each known picture with the class of this index."""
+    made = artifact(standard_artifacts.Model, folder)
+    fixed = Fixed(answers, classes)
+    tf.saved_model.save(fixed, str(saved_model(made)), signatures={"serving_default": fixed.answer})
+    path = saved_model(made) / "assets.extra" / "retake.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"classes": classes}))
+    return made
+
+
 @pytest.fixture
 def right(tmp_path, pictures):
     """Makes a small SavedModel that is right about a number of the eval pictures and takes the others for the next
@@ -66,13 +79,7 @@ def right(tmp_path, pictures):
             image: label if position < number and label != wrong_class else (label + 1) % 3
             for position, (image, label) in enumerate(sorted(truth.items()))
         }
-        made = artifact(standard_artifacts.Model, tmp_path / f"model-{number}-{wrong_class}-{'-'.join(classes)}")
-        fixed = Fixed(answers, classes)
-        tf.saved_model.save(fixed, str(saved_model(made)), signatures={"serving_default": fixed.answer})
-        path = saved_model(made) / "assets.extra" / "retake.json"
-        path.parent.mkdir()
-        path.write_text(json.dumps({"classes": classes}))
-        return made
+        return fixed_model(tmp_path / f"model-{number}-{wrong_class}-{'-'.join(classes)}", answers, classes)
 
     model.total = len(truth)
     return model
@@ -150,11 +157,47 @@ def test_a_model_worse_than_the_one_in_service_is_refused_with_the_answers_to_ea
     assert not rows
 
 
+def test_a_blessed_model_is_measured_on_the_test_split_and_a_refused_one_is_not(tmp_path):
+    write_records(tmp_path / "data" / "colours.tfrecord", coloured(20))
+    data = {"location": str(tmp_path / "data"), "split": {"train": 2, "eval": 1, "test": 1}}
+    three = examples_from(tmp_path, config(data=data))
+    truth = {
+        name: dict(zip(column(held_out, "image"), column(held_out, "label"), strict=True))
+        for name, held_out in ((name, split(three, name)) for name in ("eval", "test"))
+    }
+    # Right on the eval split, and never about blue in the test split.
+    answers = truth["eval"] | {image: label % 2 for image, label in truth["test"].items()}
+    candidate = fixed_model(tmp_path / "candidate", answers)
+    blessed, _, made = judge(tmp_path, three, candidate, candidate)
+    assert blessed
+    assert metrics(made)["accuracy"] == 1
+    found = metrics(made, TEST_METRICS_PROPERTY)
+    blue = sum(label == 2 for label in truth["test"].values())
+    assert found["accuracy"] == pytest.approx(1 - blue / len(truth["test"]))
+    assert found["recall"] == {"red": 1, "green": 1, "blue": 0 if blue else None}
+    rows = {row["sha256"] for row in outcomes.read(f"{made['evaluation'].uri}/test")}
+    assert rows == {hashlib.sha256(image).hexdigest() for image in truth["test"]}
+
+    worse = fixed_model(tmp_path / "worse", dict.fromkeys(answers, 0))
+    for baseline in (None, candidate):
+        blessed, _, made = judge(tmp_path, three, worse, baseline, min_accuracy=0.0 if baseline else 0.9)
+        assert not blessed
+        assert not made["evaluation"].has_custom_property(TEST_METRICS_PROPERTY)
+        assert not Path(made["evaluation"].uri, "test").exists()
+
+
 def test_a_class_below_its_floor_is_refused_and_named(tmp_path, pictures, right):
     floors = {"red": 1.0, "green": 0.5}
     blessed, reason, _ = judge(tmp_path, pictures, right(right.total, wrong_class=1), min_recall=floors)
     assert not blessed
     assert reason == "recall of green 0.000 is below evaluator.min_recall 0.5"
+
+
+def test_a_floor_of_a_class_that_there_is_not_is_refused(tmp_path, pictures, right):
+    settings = config(data={"classes": None}, evaluator={"min_recall": {"mauve": 0.5}})
+    inputs = {"examples": pictures, "model": right(3), "schema": schema_in(tmp_path)}
+    with pytest.raises(RetakeError, match=r"evaluator.min_recall names mauve; classes are red, green, blue"):
+        run_node(tmp_path, "Evaluator", settings, **inputs)
 
 
 class TestSlices:

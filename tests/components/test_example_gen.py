@@ -5,15 +5,28 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import unicodedata
 from collections import Counter
 
 import pytest
+import tensorflow as tf
 from colours import CLASSES, coloured, config, encoded, example, picture, png_of, write_records
 from one_node import column, examples_from, split
 from PIL import Image
+from tfx.components.example_gen import base_example_gen_executor
+from tfx.proto import example_gen_pb2
 
-from components.example_gen import COUNTS_PROPERTY, RecordsDriver, record_files
+from components.example_gen import (
+    COUNTS_PROPERTY,
+    RecordsDriver,
+    Smallest,
+    classes_of,
+    moved_to_eval,
+    names_in,
+    record_files,
+    split_of,
+)
 from retake.errors import RetakeError
 
 
@@ -117,6 +130,38 @@ def test_a_picture_does_not_change_its_split_when_files_are_added_or_renamed(dat
         assert images_of(before, name) < images_of(after, name)
 
 
+def test_a_test_split_is_set_apart_and_counted_and_may_lack_a_class_but_not_be_empty(data):
+    made = generate(data, split={"test": 1, "train": 2, "eval": 1})
+    parts = {name: images_of(made, name) for name in ("train", "eval", "test")}
+    assert sum(map(len, parts.values())) == len(set().union(*parts.values())) == 36
+    assert list(counts(made)["examples"]) == ["train", "eval", "test"]
+    assert sum(counts(made)["examples"]["test"].values()) == len(parts["test"])
+    with pytest.raises(RetakeError, match=r"none of the 36 pictures below .* is in the test split: add pictures, give"):
+        generate(data, split={"train": 50_000, "eval": 50_000, "test": 1})
+
+
+def test_with_seed_0_each_picture_is_in_the_split_that_tfx_gives_it(data):
+    """TFX's executor, asked as before there was a seed: no picture may move when Retake is renewed."""
+    buckets = {"train": 5, "eval": 4, "test": 1}
+    theirs = example_gen_pb2.SplitConfig(partition_feature_name="image")
+    known = [1, 0, 0, 2, 1, 0, 1, 0, 0, 0, 1, 1]
+    for number in range(300):
+        made = tf.train.Example.FromString(example(f"picture {number}".encode(), number))
+        found = split_of(made, 3, buckets, seed=0)
+        assert found == base_example_gen_executor._PartitionFn(made, 3, [5, 9, 10], theirs)
+        assert found == (known[number] if number < len(known) else found)
+
+
+def test_another_seed_is_another_split_of_the_same_pictures(data):
+    write_records(data / "copies.tfrecord", coloured(12))
+    made = {seed: generate(data, seed=seed, split={"train": 1, "eval": 1}) for seed in (0, 1, 2)}
+    parts = {seed: images_of(each, "eval") for seed, each in made.items()}
+    assert parts[0] != parts[1] != parts[2] != parts[0]
+    for each in made.values():
+        assert len(images_of(each, "train") | images_of(each, "eval")) == 36
+        assert not images_of(each, "train") & images_of(each, "eval")
+
+
 def test_what_cannot_train_is_dropped_and_counted_by_reason(data, said):
     cmyk = encoded(Image.new("CMYK", (20, 20), (0, 99, 99, 0)), "JPEG")
     good = picture(0, 99, size=(90, 60))
@@ -199,6 +244,89 @@ def test_a_class_without_pictures_is_named_beside_those_that_have_some(data):
         generate(data, classes=[*CLASSES, "mauve"])
 
 
+def test_many_classes_with_few_pictures_are_named_or_counted_and_min_eval_per_class_splits_them(data):
+    names = [f"class {number:03}" for number in range(40)]
+    few = [example(picture(n % 3, 100 * n + k, (8, 8)), names[n]) for n in range(40) for k in range(5)]
+    write_records(data / "some.tfrecord", few)
+    with pytest.raises(RetakeError) as error:
+        generate(data, classes=names)
+    message = str(error.value)
+    assert re.search(r"\d+ of 40 classes below .* have no picture in the eval split: 'class \d+' \(has 5\), ", message)
+    assert re.search(
+        r" and \d+ more; set data.min_eval_per_class to 1 or more, or give eval more of data.split", message
+    )
+    assert message.count("'class ") == 6
+
+    write_records(data / "copies.tfrecord", few[::7])
+    made = generate(data, classes=names, min_eval_per_class=2)
+    different = {
+        name: Counter(
+            label for label, _ in {(column([e], "label")[0], column([e], "image")[0]) for e in split(made, name)}
+        )
+        for name in ("train", "eval")
+    }
+    assert len(different["train"]) == len(different["eval"]) == 40
+    assert min(different["eval"].values()) == 2
+    assert not images_of(made, "train") & images_of(made, "eval")
+    again = generate(data, classes=names, min_eval_per_class=2)
+    assert images_of(again, "eval") == images_of(made, "eval")
+
+
+def test_moved_pictures_leave_one_to_train_on_and_count_for_all_their_labels():
+    a, b, c, d = (bytes([number]) for number in range(4))
+    assert moved_to_eval([((0, 0), [a, b, c]), ((0, 1), [d])], 2) == {a}
+    assert moved_to_eval([((0, 0), [a, b]), ((1, 0), [c])], 5) == {a}
+    assert moved_to_eval([((0, 0), [a, b]), ((1, 0), [a])], 1) == {b}
+    assert moved_to_eval([((0, 0), [a, b]), ((1, 0), [a, c])], 1) == {a}
+
+
+def test_without_configured_classes_they_are_the_names_in_the_records(data):
+    write_records(data / "more.tfrecord", [example(b"no picture", None), example(picture(0, 99), " ")])
+    made = generate(data, classes=None)
+    assert classes_of(made.uri) == ["blue", "green", "red"]
+    assert list(counts(made)["examples"]["train"]) == ["blue", "green", "red"]
+    assert Counter(column(everything(made), "label")) == {0: 12, 1: 12, 2: 12}
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (1, "record 2 has a number as its label, which needs names; give the names as data.classes"),
+        ([0, 1], "record 2 has a number as its label"),
+        ("x" * 201, "the label of record 2 has 201 characters; a class name has 200 at most"),
+    ],
+)
+def test_labels_that_are_no_class_names_need_data_classes(tmp_path, label, words):
+    file = write_records(tmp_path / "some.tfrecord", [example(b"", "red"), example(b"", label)])
+    with pytest.raises(RetakeError, match=words):
+        names_in(str(file))
+
+
+def test_one_class_is_too_few_and_thousands_too_many(data, monkeypatch):
+    write_records(data / "some.tfrecord", [example(b"", "red")])
+    with pytest.raises(RetakeError, match=r"hold only 'red'; a classifier needs 2 classes; give the names as"):
+        generate(data, classes=None)
+    file = write_records(data / "some.tfrecord", [example(b"", str(n)) for n in range(10_001)])
+    with pytest.raises(RetakeError, match=r"more than 10,000 different names; are they classes\?"):
+        names_in(str(file))
+
+
+def test_only_the_smallest_different_hashes_are_kept():
+    keep = Smallest(2)
+    halves = [keep.add_input(keep.add_input([], bytes([n])), b"\1") for n in (5, 3)]
+    assert keep.extract_output(keep.merge_accumulators(halves)) == [b"\1", b"\3"]
+
+
+def test_a_class_of_one_picture_asks_for_more_pictures(data):
+    write_records(data / "one.tfrecord", [example(picture(0, 77), "mauve")])
+    with pytest.raises(
+        RetakeError,
+        match=r"^1 of 4 classes below .* has no picture in the (eval|train) split: 'mauve' "
+        r"\(has 1\); .*add pictures of the 1 with a single one$",
+    ):
+        generate(data, classes=[*CLASSES, "mauve"], min_eval_per_class=1)
+
+
 def test_record_files_without_examples_are_refused(data):
     (data / "some.tfrecord").write_bytes(b"")
     with pytest.raises(RetakeError, match="hold no examples; look with: retake records inspect"):
@@ -274,7 +402,7 @@ def test_a_window_reads_the_record_files_that_were_written_last(data, said):
     for window, names in expected.items():
         found = sources(everything(generate(data, window=window)))
         assert set(found) == {name if "." in name else f"{name}.tfrecord" for name in names}, window
-    assert said[0] == "of 5 record files data.window takes the newest: some.tfrecord"
+    assert said[0] == "data.window takes the newest record files: some.tfrecord"
     assert len(sources(everything(generate(data, window=5)))) == 6
 
 

@@ -672,7 +672,12 @@ BEFORE = {
     "Resolver_model_resolver": ("SUCCEEDED", {"model": {}}),
 }
 EVALUATED = {
-    "evaluation": {"metrics": json.dumps(METRICS), "baseline_metrics": "null", "comparison": json.dumps(COMPARISON)},
+    "evaluation": {
+        "metrics": json.dumps(METRICS),
+        "baseline_metrics": "null",
+        "comparison": json.dumps(COMPARISON),
+        "test_metrics": json.dumps(METRICS),
+    },
     "blessing": {"blessed": 1.0, "reason": "good"},
 }
 PUSHED = {"pushed_model": {"pushed_destination": "gs://my-bucket/models/colours/7"}}
@@ -687,7 +692,7 @@ class TestSummary:
         assert [(node.id, node.state, node.cached) for node in summary.nodes] == [(n, "complete", False) for n in NODES]
         assert {node.id: node.seconds for node in summary.nodes} == {**dict.fromkeys(NODES, 2.0), "Resolver": 4.0}
         assert (summary.examples, summary.dropped) == ({"train": {"red": 3}}, {"x": 1})
-        assert (summary.metrics, summary.baseline_metrics) == (METRICS, None)
+        assert (summary.metrics, summary.baseline_metrics, summary.test_metrics) == (METRICS, None, METRICS)
         assert summary.model_dump(mode="json")["comparison"] == COMPARISON
         assert (summary.blessed, summary.reason) == (True, "good")
         assert summary.pushed_model == "gs://my-bucket/models/colours/7"

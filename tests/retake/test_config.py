@@ -49,7 +49,7 @@ def test_the_configurations_are_listed():
     assert config.available() == ["hotdog", "intel", "sample"]
 
 
-def test_only_the_name_the_location_and_the_classes_must_be_given(write):
+def test_only_the_name_and_the_location_must_be_given(write):
     loaded = config.load(write(MINIMAL))
     assert loaded.model.backbone == "EfficientNetB0"
     assert loaded.model.image_size == 224
@@ -122,7 +122,7 @@ def test_elsewhere_the_way_to_the_configurations_is_told(monkeypatch, tmp_path):
         ("data: [", "is not valid YAML: "),
         ({**MINIMAL, "data": 3}, "data = 3: input should be a valid dictionary"),
         ({"pipeline": {"name": "tiny"}}, "data is missing"),
-        ({**MINIMAL, "data": {"location": "x"}}, "data.classes is missing"),
+        ({**MINIMAL, "data": {"classes": ["a", "b"]}}, "data.location is missing"),
         ({**MINIMAL, "optimizer": {}}, "unknown key optimizer; allowed here: pipeline, data, model, trainer"),
         ({**MINIMAL, "trainer": {"epoch": 3}}, "unknown key trainer.epoch; allowed here: seed, epochs, patience"),
         ({**MINIMAL, "pipeline": {"name": "Hot Dog"}}, "pipeline.name = 'Hot Dog': string should match pattern"),
@@ -199,7 +199,9 @@ def test_a_long_value_and_many_problems_are_cut_short(write):
         ("data.classes=[a, '']", "class names must be different from one another and not empty"),
         ("data.classes=[a, no]", "data.classes.1 = False: input should be a valid string"),
         ("data.location=''", "data.location = '': string should have at least 1 character"),
-        ("data.split={train: 80}", "data.split = {'train': 80}: needs exactly the splits train and eval"),
+        ("data.split={train: 80}", "data.split = {'train': 80}: needs the splits train and eval, and may have test"),
+        ("data.split={train: 8, eval: 1, tset: 1}", "needs the splits train and eval, and may have test"),
+        ("data.seed=-1", "data.seed = -1: input should be greater than or equal to 0"),
         ("data.split={train: 80, eval: 0}", "data.split.eval = 0: input should be greater than 0"),
         ("data.max_dropped=2", "data.max_dropped = 2: input should be less than or equal to 1"),
         ("model.backbone=VGG", "'EfficientNetB0', 'EfficientNetV2B0', 'MobileNetV2', 'ResNet50' or 'LeNet5'"),
@@ -214,6 +216,7 @@ def test_a_long_value_and_many_problems_are_cut_short(write):
         ("evaluator.min_accuracy=70", "evaluator.min_accuracy = 70: input should be less than or equal to 1"),
         ("evaluator.confidence=1", "evaluator.confidence = 1: input should be less than 1"),
         ("evaluator.min_recall={a: 70}", "evaluator.min_recall.a = 70: input should be less than or equal to 1"),
+        ("data.classes=[]", "data.classes = []: list should have at least 2 items"),
         ("evaluator.min_recall={a: 0.7, c: 0.5}", "min_recall names c; data.classes are a, b"),
         ("pusher.destination=''", "pusher.destination = '': string should have at least 1 character"),
         ("metadata.url=oracle://x", "must begin with sqlite:///, mysql:// or postgresql://"),

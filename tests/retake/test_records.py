@@ -146,6 +146,14 @@ def test_a_mapped_folder_counts_for_its_class_and_others_are_reported_as_left_ou
     assert "left out, neither a class nor mapped: 'hot dog'" in report
 
 
+def test_without_classes_they_are_the_folders_and_what_they_are_mapped_to(folder, out):
+    save(folder / "hard taco" / "a.jpg", seed=50)
+    save(folder / "hot dog" / "b.jpg", seed=51)
+    records.pack(folder, out, None, {"hard taco": "taco"})
+    labels = [records.class_name(each) for each in records.read(out)]
+    assert sorted(set(labels)) == ["food", "hot dog", "sandwich", "taco"] and labels.count("taco") == 4
+
+
 def test_a_mapping_to_an_unknown_class_names_the_classes(folder, out):
     with pytest.raises(UsageError, match="'tacco', which is no class; classes are 'food', 'sandwich', 'taco'"):
         records.pack(folder, out, CLASSES, {"food": "tacco"})

@@ -120,6 +120,14 @@ def test_a_page_tells_of_nodes_pictures_and_what_was_dropped(blessed: Summary) -
     assert "empty" not in text
 
 
+def test_what_a_pushed_model_made_of_the_test_split_is_said_at_the_end(blessed: Summary) -> None:
+    measured = {"accuracy": 0.861, "confusion": {"food": {"food": 1000, "taco": 39}, "taco": {"food": 136, "taco": 0}}}
+    told = page(blessed.model_copy(update={"test_metrics": measured})).rstrip().splitlines()
+    assert told[-2] == "The model is in models/hotdog/2"
+    assert told[-1] == "Test: accuracy 0.861 on 1,175 pictures never trained on nor gated on"
+    assert "Test:" not in page(blessed)
+
+
 def test_metrics_stand_beside_the_baseline_with_the_difference(blessed: Summary) -> None:
     text = page(blessed)
 
