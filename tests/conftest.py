@@ -1,4 +1,4 @@
-"""Tests keep what they write, as the key that seals models, out of the account's own folders, and may share a node server."""
+"""Tests keep what they write, as the key that seals models, out of the account's own folders, and may fork nodes."""
 
 from __future__ import annotations
 
