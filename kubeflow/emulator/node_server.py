@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -59,5 +60,8 @@ class NodeServer:
         """Ends it; what it has started goes on."""
         with self._lock:
             if self._process and self._process.stdin:
+                self._process.terminate()  # It may be importing, and would see the end of its input seconds later.
                 self._process.stdin.close()
                 self._process.wait()
+                if self._place:
+                    shutil.rmtree(Path(self._place).parent, ignore_errors=True)
