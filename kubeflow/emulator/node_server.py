@@ -37,9 +37,9 @@ class NodeServer:
         return self.started() if ours and VARIABLE not in os.environ else {}
 
     def started(self) -> dict[str, str]:
-        """Starts it unless it runs, and returns what its clients are told."""
+        """Starts it unless it runs or has failed, and returns what its clients are told."""
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
+            if self._process is None or self._process.poll() == 0:
                 self._log.touch(0o600)
                 with self._log.open("ab") as log:
                     self._process = subprocess.Popen(

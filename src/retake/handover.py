@@ -136,7 +136,7 @@ def serve(listener: socket.socket, names: Iterable[str], idle: float) -> None:
     """Imports, and forks for each process that asks; returns in a child only, when its command has come to its end.
 
     The server ends when its standard input does, when nobody has asked for a while, and when code that it has imported
-    has changed.
+    has changed; with 1 if that was while it imported, so that none is started again and again in vain.
 
     Args:
       listener: the socket, in a folder of its own that is this user's alone, and is removed.
@@ -169,7 +169,7 @@ def serve(listener: socket.socket, names: Iterable[str], idle: float) -> None:
             return
         connection.close()
     shutil.rmtree(place.parent, ignore_errors=True)
-    os._exit(0)
+    os._exit(0 if fresh else 1)
 
 
 def _reap(*_: object) -> None:

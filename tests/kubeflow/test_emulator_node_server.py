@@ -38,3 +38,13 @@ def test_it_listens_in_a_private_folder_and_leaves_nothing(server: NodeServer) -
     assert server.variables(TASK) == {VARIABLE: str(place)}
     server.end()
     assert not place.parent.exists()
+
+
+def test_one_that_was_killed_is_not_started_again(server: NodeServer) -> None:
+    place = server.variables(TASK)
+    assert server._process
+    server._process.kill()
+    server._process.wait()
+    assert server.variables(TASK) == place
+    assert server._process.returncode < 0
+    server.end()
