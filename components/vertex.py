@@ -9,6 +9,11 @@ process ended with 1.
 
 from __future__ import annotations
 
+from retake import handover
+
+if __name__ == "__main__":
+    handover.hand_over()  # Before the imports below, which take seconds.
+
 import json
 import logging
 import sys

@@ -7,10 +7,17 @@ failed; with 2 when it cannot run, and trying again would not help.
 
 from __future__ import annotations
 
+import os
+
+from retake import handover
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    handover.hand_over()  # Before the imports below, which take seconds.
+
 import argparse
 import fcntl
 import logging
-import os
 import sys
 import time
 import warnings
@@ -41,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(Formatter("%(levelname).1s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("tensorflow").handlers.clear()  # In a fork it was imported before; it logs by the one above.
     logging.getLogger("absl").addFilter(_first_line)
     logging.getLogger("apache_beam.typehints").setLevel(logging.WARNING)  # Else dozens of lines about its own types.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

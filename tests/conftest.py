@@ -1,4 +1,4 @@
-"""Tests keep the key that seals models, as all that they write, out of the account's own folders."""
+"""Tests keep what they write, as the key that seals models, out of the account's own folders, and may fork nodes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,27 @@ from collections.abc import Iterator
 
 import pytest
 
+from kubeflow.emulator.node_server import NodeServer
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeServer]:
+    server = NodeServer({"TF_CPP_MIN_LOG_LEVEL": "3"}, tmp_path_factory.mktemp("nodes") / "log")
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="module")
+def node_server(nodes: NodeServer) -> Iterator[None]:
+    """Nodes are forked that the tests of this file run, rather than import TensorFlow each."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in nodes.started().items():
+            patch.setenv(name, value)
         yield

@@ -23,10 +23,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--parallel", type=int, default=os.cpu_count(), metavar="N", help="tasks that run at once (%(default)s)"
     )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="import what a task needs for each task anew; no node server",
+    )
     options = parser.parse_args(arguments)
     history = options.root / "emulator.sqlite"
     try:
-        emulator = Emulator(options.root.resolve(), max(1, options.parallel))
+        emulator = Emulator(options.root.resolve(), max(1, options.parallel), forks=not options.fresh)
         listener = listen(options.port)
         serving = server(emulator)
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -14,6 +14,7 @@ from kubeflow.emulator import values
 from kubeflow.emulator.container import Container, TaskError, find
 from kubeflow.emulator.expressions import holds, substitute, walk
 from kubeflow.emulator.graph import dependencies, inputs, producer
+from kubeflow.emulator.node_server import NodeServer
 from kubeflow.emulator.process import Processes
 from kubeflow.emulator.record import CANCELLED, DONE, FAILED, FINAL, INTERNAL, UNAVAILABLE, Outcome, Record
 from kubeflow.emulator.store import Store, now
@@ -37,12 +38,19 @@ class Scope:
 class Job:
     """A job that is to run, or to go on."""
 
-    def __init__(self, document: Document, store: Store, logs: Path, slots: threading.Semaphore) -> None:
+    def __init__(
+        self,
+        document: Document,
+        store: Store,
+        logs: Path,
+        slots: threading.Semaphore,
+        nodes: NodeServer | None = None,
+    ) -> None:
         self._record, self._store, self._logs, self._slots = Record(document, store), store, logs, slots
         self._spec = document["pipelineSpec"]
         self._context = self._spec["pipelineInfo"]["name"]
         self._failed = False
-        self._processes = Processes(logs)
+        self._processes = Processes(logs, nodes)
         self._left = False
 
     def run(self) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from kubeflow.emulator.node_server import NodeServer
+
 GRACE = 10.0
 """Seconds between asking a process to end and ending it."""
 TAIL_BYTES = 256 * 1024
@@ -29,10 +31,11 @@ class Processes:
 
     Args:
       logs: the folder of the emulator's logs.
+      nodes: forks for tasks of this project; None where each is to import what it needs.
     """
 
-    def __init__(self, logs: Path) -> None:
-        self._logs = logs
+    def __init__(self, logs: Path, nodes: NodeServer | None = None) -> None:
+        self._logs, self._nodes = logs, nodes
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self.stopped = threading.Event()
@@ -50,6 +53,7 @@ class Processes:
         with log.open("ab") as output:
             output.write(f"{HEADER}{' '.join(shlex.join(command)[:300].split())}\n".encode(errors="replace"))
             output.flush()
+            served = self._nodes.variables(command) if self._nodes else {}
             with self._lock:
                 if self.stopped.is_set():
                     return -signal.SIGTERM
@@ -57,7 +61,7 @@ class Processes:
                 supervisor = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(os.getpid())]
                 process = subprocess.Popen(
                     [*supervisor, *command],
-                    env={**os.environ, "PYTHONUNBUFFERED": "1", **environment, _MARK: str(self._logs)},
+                    env={**os.environ, **of_task(self._logs), **served, **environment, _MARK: str(self._logs)},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -84,6 +88,11 @@ class Processes:
         with self._lock:
             for process in self._running:
                 process.send_signal(number)
+
+
+def of_task(logs: Path) -> dict[str, str]:
+    """What stands in the environment of all tasks, and tells whose they are."""
+    return {"PYTHONUNBUFFERED": "1", _MARK: str(logs)}
 
 
 def end_leftovers(logs: Path) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 from kubeflow.emulator import job as jobs
 from kubeflow.emulator import listing
 from kubeflow.emulator.expressions import walk
-from kubeflow.emulator.process import end_leftovers, tail
+from kubeflow.emulator.node_server import NodeServer
+from kubeflow.emulator.process import end_leftovers, of_task, tail
 from kubeflow.emulator.refusals import ApiError, check, invalid
 from kubeflow.emulator.store import ENDED, Store, now
 
@@ -24,9 +25,15 @@ _OUTPUT_ONLY = ("name", "createTime", "startTime", "endTime", "updateTime", "sta
 
 
 class Emulator:
-    """The service: jobs that run in this process's threads, and a store that outlives it."""
+    """The service: jobs that run in this process's threads, and a store that outlives it.
 
-    def __init__(self, root: Path, parallel: int) -> None:
+    Args:
+      root: of its history and logs.
+      parallel: how many tasks run at once.
+      forks: whether a node server runs this project's tasks.
+    """
+
+    def __init__(self, root: Path, parallel: int, forks: bool = True) -> None:
         self.logs = root / "logs"
         for folder in (root, self.logs):
             folder.mkdir(0o700, parents=True, exist_ok=True)
@@ -44,6 +51,7 @@ class Emulator:
         self._slots = threading.Semaphore(parallel)
         self._running: dict[str, jobs.Job] = {}
         self._lock = threading.Lock()
+        self._nodes = NodeServer(of_task(self.logs), self.logs / "node-server.log") if forks else None
 
     def go_on(self) -> int:
         """Takes up the jobs that an earlier emulator left, and returns how many."""
@@ -58,9 +66,11 @@ class Emulator:
         """Ends all processes; their jobs are taken up again by the next emulator of this root."""
         for job in list(self._running.values()):
             job.leave()
+        if self._nodes:
+            self._nodes.end()
 
     def _start(self, document: Document) -> None:
-        job = self._running[document["name"]] = jobs.Job(document, self._store, self.logs, self._slots)
+        job = self._running[document["name"]] = jobs.Job(document, self._store, self.logs, self._slots, self._nodes)
 
         def run() -> None:
             job.run()

@@ -25,6 +25,8 @@ from pipelines import metadata
 PROJECT = Path(__file__).parents[2]
 IMAGE = "registry.example.com/retake@sha256:0"
 
+pytestmark = pytest.mark.usefixtures("node_server")
+
 
 def command(place: Place, *settings: str) -> list[str]:
     claims = json.dumps({"retake": str(place.folder)})

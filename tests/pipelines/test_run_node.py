@@ -22,6 +22,8 @@ from runner_contract import BROKEN, FIELDS, FIRST, NODES, Place, compile_for_air
 
 from pipelines import metadata
 
+pytestmark = pytest.mark.usefixtures("node_server")
+
 PROJECT = Path(__file__).parents[2]
 RUN = "r1"
 HEAVY = {"tensorflow", "tfx", "apache_beam", "numpy", "keras", "pandas"}

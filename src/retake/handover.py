@@ -1,0 +1,271 @@
+"""Hands a process's command over to a server that has imported already what it needs, and ends as the command ended.
+
+A server imports once, listens on a Unix socket and forks for each process that asks. Per process:
+
+1. The server forks a keeper, which answers with a byte. The process sends what it is: arguments, environment, folder,
+   and its input and outputs themselves.
+2. The keeper refuses what a fork would run otherwise than the process itself; then the process runs its command.
+3. Otherwise the keeper forks the child that runs it, sends it the signals that the process gets, and kills it when the
+   process is gone. It needs the server no more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import resource
+import runpy
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterable
+from contextlib import suppress
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+VARIABLE = "RETAKE_NODE_SERVER"
+"""The environment variable that names the server's socket."""
+
+_PATIENCE = 120.0
+"""Seconds that a process waits for a server, which may be importing still."""
+_AT_IMPORT = (
+    *("HOME", "LANG", "LC_", "TZ", "XDG_", "PYTHON", "LD_", "DYLD_", "MALLOC_", "OMP_", "MKL_", "OPENBLAS_", "MPL"),
+    *("TF_", "TF2_", "KERAS_", "XLA_", "CUDA_", "NVIDIA_", "GRPC_", "PROTOCOL_BUFFERS_", "BEAM_", "ABSL_"),
+)
+"""How variables begin that count when a library is imported, so a fork cannot take them from its caller."""
+_RELAYED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_FLAGS = (
+    *("dev_mode", "dont_write_bytecode", "ignore_environment", "inspect", "isolated", "no_site", "no_user_site"),
+    *("optimize", "bytes_warning", "utf8_mode", "hash_randomization"),
+)
+_SET_PDEATHSIG = 1
+
+
+def hand_over() -> None:
+    """Ends this process as its command ended in a server's child; returns when there is no server for it."""
+    place = os.environ.get(VARIABLE)
+    if not place:
+        return
+    asked = _request()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.settimeout(_PATIENCE)
+            connection.connect(place)
+            if connection.recv(1) != b"?":
+                return
+            connection.settimeout(None)
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # Until they can be passed on.
+            folder = os.open(".", os.O_RDONLY)
+            socket.send_fds(connection, [len(asked).to_bytes(8, "big")], [0, 1, 2, folder])
+            connection.sendall(asked)
+            if connection.recv(1) != b"!":
+                return
+            for number in _RELAYED:  # An ignored one, too: the command may heed it.
+                signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
+        except OSError:
+            return
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        told = b""
+        with suppress(OSError):
+            while part := connection.recv(16):
+                told += part
+    _end(int(told or -signal.SIGKILL))  # A keeper that says nothing was killed, and the child with it.
+
+
+def _request() -> bytes:
+    main: Any = sys.modules["__main__"].__spec__
+    files = {name: sys.modules[name].__file__ for name in ("retake", main.parent)}
+    told = {
+        "kind": _kind(),
+        "files": files,
+        "module": main.name,
+        "arguments": sys.argv,
+        "original": sys.orig_argv,
+        "environment": {name: value for name, value in os.environ.items() if name != VARIABLE},
+        "folder": sys.path[0],
+        "unbuffered": getattr(sys.stdout, "write_through", False),
+        "ignored": [number for number in _RELAYED if signal.getsignal(number) == signal.SIG_IGN],
+        "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
+        "umask": _umask(),
+    }
+    return json.dumps(told).encode()
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _kind() -> Any:
+    """What a fork has of its server and cannot take from its caller."""
+    groups = Path("/proc/self/cgroup")
+    kind = [
+        [sys.executable, sys.prefix, sys.version, sys.path[1:], sys.warnoptions, sys._xoptions],
+        [getattr(sys.flags, name) for name in _FLAGS],
+        [os.geteuid(), os.getegid(), os.getgroups(), os.nice(0), groups.read_text() if groups.exists() else ""],
+        [resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_")],
+        {k: v for k, v in os.environ.items() if k.startswith(_AT_IMPORT) and k != "PYTHONUNBUFFERED"},
+    ]
+    return json.loads(json.dumps(kind))
+
+
+def _end(code: int) -> None:
+    if code < 0:  # Ends by the same signal, without a core file of its own.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with suppress(OSError):
+            signal.signal(-code, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [-code])
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def serve(listener: socket.socket, names: Iterable[str], idle: float) -> None:
+    """Imports, and forks for each process that asks; returns in a child only, when its command has come to its end.
+
+    The server ends when its standard input does, when nobody has asked for a while, and when code that it has imported
+    has changed; with 1 if that was while it imported, so that none is started again and again in vain.
+
+    Args:
+      listener: the socket, in a folder of its own that is this user's alone, and is removed.
+      names: of modules.
+      idle: seconds.
+    """
+    place = Path(listener.getsockname())
+    since, kind, before = time.time_ns(), _kind(), {*os.environ}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in names:
+            importlib.import_module(name)
+    made = {name: value for name, value in os.environ.items() if name not in before}
+    imported = _imported()
+    fresh = all(changed < since for changed, _ in imported.values())
+    signal.signal(signal.SIGCHLD, _reap)
+    gc.collect()
+    gc.freeze()  # Else a child's first collection copies all that was imported.
+    while fresh:
+        ready, _, _ = select.select([listener, sys.stdin], [], [], idle)
+        if listener not in ready or sys.stdin in ready:
+            break
+        connection, _ = listener.accept()
+        if _imported(imported) != imported:
+            break
+        if os.fork() == 0:
+            listener.close()
+            module = _keep(connection, kind, made)
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            return
+        connection.close()
+    shutil.rmtree(place.parent, ignore_errors=True)
+    os._exit(0 if fresh else 1)
+
+
+def _reap(*_: object) -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _imported(known: Any = None) -> dict[str, tuple[int, int]]:
+    """When the files of all imported modules, or of those that are known, were changed, and their sizes."""
+    found = {}
+    for file in known or {getattr(module, "__file__", None) for module in [*sys.modules.values()]}:
+        with suppress(OSError, TypeError):
+            status = os.stat(file)  # noqa: PTH116
+            found[file] = status.st_mtime_ns, status.st_size
+    return found
+
+
+def _keep(connection: socket.socket, kind: Any, made: dict[str, str]) -> str:
+    """What the keeper does, which ends in here; returns in the child, what it is to run as `__main__`.
+
+    Args:
+      connection: to the process that asks.
+      kind: of the server.
+      made: what the imports have put into the environment.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    try:
+        connection.sendall(b"?")
+        size, files, _, _ = socket.recv_fds(connection, 8, 4)
+        with connection.makefile("rb") as content:
+            asked = json.loads(content.read(int.from_bytes(size, "big")))
+        own = {name: getattr(sys.modules.get(name), "__file__", None) for name in asked["files"]}
+        if asked["kind"] != kind or asked["files"] != own:
+            os._exit(0)
+        connection.sendall(b"!")
+    except (OSError, ValueError):
+        os._exit(0)
+    keeper = os.getpid()
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        _become(asked, files, keeper)
+        os.environ.update({name: value for name, value in made.items() if name not in os.environ})
+        return str(asked["module"])
+    with suppress(OSError):  # Both do so, for neither knows who is first.
+        os.setpgid(child, child)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):  # Else a reader of the child's output waits for this process, too.
+        os.dup2(nothing, number)
+    for file in files:
+        os.close(file)
+    threading.Thread(target=_relay, args=(connection, child), daemon=True).start()
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # Until it is reaped nobody else has its id.
+    _, status = os.waitpid(child, 0)
+    with suppress(OSError):
+        connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+    os._exit(0)
+
+
+def _relay(connection: socket.socket, child: int) -> None:
+    with suppress(OSError):
+        while told := connection.recv(1):
+            os.killpg(child, told[0])
+    with suppress(OSError):
+        os.killpg(child, signal.SIGKILL)
+
+
+def _become(asked: Any, files: list[int], keeper: int) -> None:
+    """Makes this process what the caller is."""
+    os.setpgid(0, 0)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != keeper:
+            os._exit(1)
+    *streams, folder = files
+    for number, file in enumerate(streams):
+        os.dup2(file, number)
+    os.fchdir(folder)
+    for file in files:
+        os.close(file)
+    os.umask(asked["umask"])
+    for number in asked["ignored"]:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, asked["blocked"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    sys.argv, sys.orig_argv, sys.path[0] = asked["arguments"], asked["original"], asked["folder"]
+    sys.stdout = sys.__stdout__ = TextIOWrapper(  # type: ignore[misc]
+        os.fdopen(1, "wb", 0 if asked["unbuffered"] else -1, closefd=False),
+        encoding=sys.stdout.encoding,
+        errors=sys.stdout.errors,
+        line_buffering=os.isatty(1),
+        write_through=asked["unbuffered"],
+    )
+    tempfile.tempdir = None
+    if numpy := sys.modules.get("numpy"):  # Else all children draw the same numbers.
+        numpy.random.seed()
