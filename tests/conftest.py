@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -20,6 +21,19 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeServer]:
     server = NodeServer({"TF_CPP_MIN_LOG_LEVEL": "3"}, tmp_path_factory.mktemp("nodes") / "log")
     yield server
+    server.end()
+
+
+@pytest.fixture(scope="module")
+def nodes_of_airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The same for Airflow's tasks, which are told nothing of this Python's settings: what names it to them."""
+    server = NodeServer({}, tmp_path_factory.mktemp("nodes") / "log")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("AIRFLOW", "PYTHON"))]:
+            patch.delenv(name)
+        patch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+        named = server.started()
+    yield named
     server.end()
 
 

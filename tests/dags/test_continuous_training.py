@@ -123,7 +123,9 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="module")
-def watch(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+def watch(
+    postgres: Postgres, nodes_of_airflow: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Watch]:
     place = make_place(tmp_path_factory.mktemp("watched"))
     postgres.create_database("metadata")
     url = f"postgresql://{postgres.user}@{postgres.host}:{postgres.port}/metadata"
@@ -135,7 +137,7 @@ def watch(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Itera
         place.folder / "airflow",
         PROJECT / "dags",
         postgres.create_database("airflow"),
-        {"RETAKE_DEFINITIONS": str(definitions), metadata.PASSWORD_VARIABLE: postgres.password},
+        {"RETAKE_DEFINITIONS": str(definitions), metadata.PASSWORD_VARIABLE: postgres.password, **nodes_of_airflow},
     ) as airflow:
         airflow.wait_for_dag("colours-watch")
         yield Watch(airflow, place, url)
