@@ -126,6 +126,7 @@ def _on_kubernetes(task: Any, settings: KubeflowSection) -> None:
 def _submit(package: str, config: Config) -> str:
     import kfp
 
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # What is told of each retry, the error tells, too.
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # The client on which versions of the server it is for.
@@ -139,3 +140,5 @@ def _submit(package: str, config: Config) -> str:
             raise RetakeError(
                 f"kubeflow.host {config.kubeflow.host} does not take the pipeline ({type(error).__name__}: {reason})"
             ) from None
+        finally:
+            logging.disable(before)

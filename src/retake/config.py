@@ -173,7 +173,7 @@ class TrainerSection(Section):
         "Where there is no such model, or its classes or network are others, the start is fresh (docs/hotdog.md).",
     )
     replay: float = Field(
-        0,
+        0.0,
         ge=0,
         allow_inf_nan=False,
         description="Warm start: how many old pictures are learnt again for each new one, against forgetting.",

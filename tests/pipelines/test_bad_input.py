@@ -140,7 +140,7 @@ def test_one_picture_per_class_is_not_enough(run, tmp_path):
     write_records(tmp_path / "data" / "few.tfrecord", coloured(1))
     ended = run()
     assert ended.code == 1
-    assert "has 1 picture below" in ended.complaint and "add pictures of it" in ended.complaint
+    assert "3 of 3 classes below" in ended.complaint and "or add pictures of the 3 with a single one" in ended.complaint
 
 
 def test_an_empty_folder_is_named_with_the_way_to_fill_it(run, tmp_path):
