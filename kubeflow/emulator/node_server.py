@@ -60,7 +60,7 @@ class NodeServer:
         """Ends it; what it has started goes on."""
         with self._lock:
             if self._process and self._process.stdin:
-                self._process.terminate()  # It may be importing, and would see the end of its input seconds later.
+                self._process.kill()  # It may be importing, and would see the end of its input seconds later.
                 self._process.stdin.close()
                 self._process.wait()
                 if self._place:

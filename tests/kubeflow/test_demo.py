@@ -127,7 +127,7 @@ def test_a_demo_has_its_folder_for_itself_and_leaves_no_process_when_interrupted
     assert refused.returncode == 1
     assert refused.stderr.strip() == f"kubeflow.demo: another demo works in {tmp_path / 'demo'}; give another --root"
     process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=300)
     assert process.returncode == 130
     assert printed.splitlines()[-2] == "Interrupted; nothing goes on. Begin again with:"
     assert processes_of(tmp_path) == []
