@@ -118,11 +118,7 @@ class Executor(executor.Executor):
             _log.info("%s", obstacle)
             input_dict = {**input_dict, "baseline_model": []}
         classes = _card(candidate)["classes"]
-        judged = {
-            **exec_properties,
-            standard_component_specs.EVAL_CONFIG_KEY: proto_utils.proto_to_json(eval_config(floors_of(gate, classes))),
-        }
-        self._measure("eval", input_dict, output_dict, judged)
+        self._measure("eval", floors_of(gate, classes), input_dict, output_dict, exec_properties)
 
         if baselines:  # Also where it was set aside: the resolver reads here what the candidate was judged against.
             blessing.set_int_custom_property("baseline_model_id", baselines[0].id)
@@ -134,33 +130,36 @@ class Executor(executor.Executor):
         evaluation.set_string_custom_property(BASELINE_METRICS_PROPERTY, json.dumps(baseline))
         told = {name: each.model_dump() for name, each in comparison.items()} if comparison else None
         evaluation.set_string_custom_property(COMPARISON_PROPERTY, json.dumps(told))
-        if comparison and any(each.worse for each in comparison.values()):
+        doubt = rule.doubt(comparison or {}, gate.min_new_ratio)
+        if doubt or any(each.worse for each in (comparison or {}).values()):
             _refuse(blessing)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         blessed = blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY) == constants.BLESSED_VALUE
         if blessed and TEST in artifact_utils.decode_split_names(examples.split_names):
             test = standard_artifacts.ModelEvaluation()
             test.uri = f"{evaluation.uri}/{TEST}"
-            judges_nothing = {
-                **exec_properties,
-                standard_component_specs.EVAL_CONFIG_KEY: proto_utils.proto_to_json(eval_config({})),
-            }
-            self._measure(TEST, {**input_dict, "baseline_model": []}, {"evaluation": [test]}, judges_nothing)
+            alone = {**input_dict, "baseline_model": []}
+            self._measure(TEST, {}, alone, {"evaluation": [test]}, exec_properties)
             tested = json.dumps(readable_metrics(test.uri, "", classes))
             evaluation.set_string_custom_property(TEST_METRICS_PROPERTY, tested)
         blessing.set_string_custom_property(EXAMPLES_PROPERTY, examples.uri)
-        blessing.set_string_custom_property(REASON_PROPERTY, _reason(gate, metrics, comparison, obstacle))
+        blessing.set_string_custom_property(REASON_PROPERTY, _reason(gate, metrics, comparison, obstacle, doubt))
 
     def _measure(
         self,
         split: str,
+        floors: Floors,
         inputs: dict[str, list[types.Artifact]],
         outputs: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
         """TFMA's evaluation of a split, and the answers to its pictures, in the folder of `evaluation`."""
         outcomes.FOLDER.set(artifact_utils.get_single_uri(outputs["evaluation"]))
-        super().Do(inputs, outputs, {**exec_properties, standard_component_specs.EXAMPLE_SPLITS_KEY: f'["{split}"]'})
+        asked = {
+            standard_component_specs.EVAL_CONFIG_KEY: proto_utils.proto_to_json(eval_config(floors)),
+            standard_component_specs.EXAMPLE_SPLITS_KEY: json.dumps([split]),
+        }
+        super().Do(inputs, outputs, {**exec_properties, **asked})
 
 
 class GatedEvaluator(Evaluator):
@@ -279,7 +278,11 @@ def readable_metrics(evaluation: str, model_name: str, classes: list[str]) -> di
 
 
 def _reason(
-    gate: EvaluatorSection, metrics: dict[str, Any], comparison: dict[str, Comparison] | None, obstacle: str | None
+    gate: EvaluatorSection,
+    metrics: dict[str, Any],
+    comparison: dict[str, Comparison] | None,
+    obstacle: str | None,
+    doubt: str | None,
 ) -> str:
     accuracy, recall = metrics["accuracy"], metrics["recall"]
     told = [
@@ -292,6 +295,8 @@ def _reason(
     if comparison is None:
         return "; ".join(told) or f"accuracy {accuracy:.3f} reaches {gate.min_accuracy:g}; {obstacle}"
     told.append(rule.in_words(comparison))
+    if doubt:
+        told.append(doubt)
     if rule.TOGETHER in comparison:
         told.append(
             "the blessed model does not say what it was trained on, so old and new pictures are judged together"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from tfx import types
@@ -24,17 +25,12 @@ class BaselineStrategy(resolver.ResolverStrategy):
         self, store: Any, input_dict: dict[str, list[types.Artifact]]
     ) -> dict[str, list[types.Artifact]]:
         """Takes `candidate` (this run's model), `model` and `model_blessing` (all of the pipeline's)."""
-        models = {model.id: model for model in input_dict["model"]}
         candidates = {model.id for model in input_dict["candidate"]}
-        blessings = [b for b in input_dict["model_blessing"] if b.get_int_custom_property("blessed") == 1]
-        latest = max(blessings, key=lambda blessing: blessing.id, default=None)
-        if latest is None:
-            return {key: [] for key in input_dict}
-        baseline = latest.get_int_custom_property("current_model_id")
-        if baseline in candidates:
+        latest = _last_blessing(input_dict)
+        baseline = latest.get_int_custom_property("current_model_id") if latest else None
+        if latest and baseline in candidates:
             baseline = latest.get_int_custom_property("baseline_model_id")
-        found = [models[baseline]] if baseline in models else []
-        return {**{key: [] for key in input_dict}, "model": found}
+        return _model(input_dict, baseline)
 
 
 class StartStrategy(resolver.ResolverStrategy):
@@ -48,15 +44,23 @@ class StartStrategy(resolver.ResolverStrategy):
         self, store: Any, input_dict: dict[str, list[types.Artifact]]
     ) -> dict[str, list[types.Artifact]]:
         """Takes `examples` (this run's), `model` and `model_blessing` (all of the pipeline's)."""
-        models = {model.id: model for model in input_dict["model"]}
-        here = {examples.uri for examples in input_dict["examples"]}
-        blessings = [
-            blessing
-            for blessing in input_dict["model_blessing"]
-            if blessing.get_int_custom_property("blessed") == 1
-            and blessing.get_string_custom_property(EXAMPLES_PROPERTY) not in here
-        ]
-        latest = max(blessings, key=lambda blessing: blessing.id, default=None)
-        start = latest.get_int_custom_property("current_model_id") if latest else None
-        found = [models[start]] if start in models else []
-        return {**{key: [] for key in input_dict}, "model": found}
+        latest = _last_blessing(input_dict, {examples.uri for examples in input_dict["examples"]})
+        return _model(input_dict, latest.get_int_custom_property("current_model_id") if latest else None)
+
+
+def _last_blessing(
+    input_dict: dict[str, list[types.Artifact]], examples: Set[str] = frozenset()
+) -> types.Artifact | None:
+    """The last one of a model that was trained on other examples than those."""
+    blessings = (
+        blessing
+        for blessing in input_dict["model_blessing"]
+        if blessing.get_int_custom_property("blessed") == 1
+        and blessing.get_string_custom_property(EXAMPLES_PROPERTY) not in examples
+    )
+    return max(blessings, key=lambda blessing: blessing.id, default=None)
+
+
+def _model(input_dict: dict[str, list[types.Artifact]], model_id: int | None) -> dict[str, list[types.Artifact]]:
+    """What a resolver gives: the model with this id, if it is there."""
+    return {key: [each for each in input_dict["model"] if key == "model" and each.id == model_id] for key in input_dict}

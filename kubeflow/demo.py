@@ -173,9 +173,9 @@ def show(options: argparse.Namespace, console: Console) -> None:
     root = options.root.resolve()
     servers = Servers(*(f"http://{HOST}:{port}" for port in _free_ports(len(Servers._fields))))
     config = _config(options, root, servers)
-    console.print(f"Compiling the pipeline {config.pipeline.name} …", style="dim")
-    compiled = vertex.compile(config)
     with _root(options.root):
+        console.print(f"Compiling the pipeline {config.pipeline.name} …", style="dim")
+        compiled = vertex.compile(config)
         material = given or _drawn(root)
         with ExitStack() as stack:
             for name, command, environment in _commands(root, servers, config):

@@ -227,6 +227,11 @@ class EvaluatorSection(Section):
     max_regression_new: Share = Field(
         0.0, description="The same on eval pictures of record files that are new to the model in service."
     )
+    min_new_ratio: Share = Field(
+        0.5,
+        description="Least accuracy on new pictures, as a share of that on old ones. A candidate that is clearly below "
+        "is refused, as the labels of the new record files are in doubt; 0 for no such bound.",
+    )
     confidence: float = Field(
         0.95,
         gt=0,

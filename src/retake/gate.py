@@ -102,6 +102,32 @@ def in_words(comparisons: Mapping[str, Comparison]) -> str:
     return "; ".join(told)
 
 
+def doubt(comparisons: Mapping[str, Comparison], min_new_ratio: float) -> str | None:
+    """Why the labels of the new pictures are in doubt, or None.
+
+    A candidate that has trained on new pictures answers their eval pictures about as well as the old ones, unless the
+    old pictures taught it other labels. The labels are in doubt where it answers too few of them right: where, with an
+    accuracy of `min_new_ratio` times that on the old pictures, so few are less probable than (1 − confidence) / 2.
+
+    Args:
+      comparisons: those of `OLD` and `NEW`; without either, nothing is in doubt.
+      min_new_ratio: 0 to 1; at 0, nothing is in doubt.
+    """
+    from scipy.stats import binom
+
+    old, new = (comparisons.get(name) for name in (OLD, NEW))
+    if old is None or new is None:
+        return None
+    right = round(new.candidate * new.pictures)
+    if binom.cdf(right, new.pictures, min_new_ratio * old.candidate) >= (1 - new.confidence) / 2:
+        return None
+    return (
+        f"it answers {right:,} of {new.pictures:,} new pictures right, and {old.candidate:.0%} of the old ones, so the "
+        "labels of the new record files are in doubt: look at them, and take the files away or pack them again; if the "
+        "labels are right, lower evaluator.min_new_ratio"
+    )
+
+
 def interval(gained: int, lost: int, pictures: int, confidence: float) -> tuple[float, float]:
     """The score interval of a difference of paired proportions, (gained − lost) / pictures.
 

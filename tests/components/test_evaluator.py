@@ -56,14 +56,14 @@ class Fixed(tf.Module):
         }
 
 
-def fixed_model(folder, answers, classes=CLASSES):
+def fixed_model(folder, answers, classes=CLASSES, **card):
     """A SavedModel with a card that answers each known picture with the class of this index."""
     made = artifact(standard_artifacts.Model, folder)
     fixed = Fixed(answers, classes)
     tf.saved_model.save(fixed, str(saved_model(made)), signatures={"serving_default": fixed.answer})
     path = saved_model(made) / "assets.extra" / "retake.json"
     path.parent.mkdir()
-    path.write_text(json.dumps({"classes": classes}))
+    path.write_text(json.dumps({"classes": classes, **card}))
     return made
 
 
@@ -184,6 +184,25 @@ def test_a_blessed_model_is_measured_on_the_test_split_and_a_refused_one_is_not(
         assert not blessed
         assert not made["evaluation"].has_custom_property(TEST_METRICS_PROPERTY)
         assert not Path(made["evaluation"].uri, "test").exists()
+
+
+def test_new_pictures_whose_labels_are_in_doubt_refuse_a_candidate_that_is_not_worse(tmp_path):
+    for name, number in (("old", 20), ("wrong", 10)):
+        write_records(tmp_path / "data" / f"{name}.tfrecord", coloured(number, seed=number))
+    two = examples_from(tmp_path, config(data={"location": str(tmp_path / "data"), "split": {"train": 1, "eval": 1}}))
+    held_out = split(two, "eval")
+    columns = (column(held_out, name) for name in ("image", "label", "source"))
+    answers = {
+        image: label if source == b"old.tfrecord" else (label + 1) % 3
+        for image, label, source in zip(*columns, strict=True)
+    }
+    baseline = fixed_model(tmp_path / "baseline", answers, sources={"old.tfrecord": 30})
+    candidate = fixed_model(tmp_path / "candidate", answers)
+    blessed, reason, made = judge(tmp_path, two, candidate, baseline, min_accuracy=0.1)
+    assert not blessed
+    assert "in doubt" in reason
+    assert not any(each["worse"] for each in metrics(made, COMPARISON_PROPERTY).values())
+    assert judge(tmp_path, two, candidate, baseline, min_accuracy=0.1, min_new_ratio=0)[0]
 
 
 def test_a_class_below_its_floor_is_refused_and_named(tmp_path, pictures, right):

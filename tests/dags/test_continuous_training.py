@@ -129,7 +129,9 @@ def watch(
     place = make_place(tmp_path_factory.mktemp("watched"))
     postgres.create_database("metadata")
     url = f"postgresql://{postgres.user}@{postgres.host}:{postgres.port}/metadata"
-    lenient = [f"evaluator.{key}" for key in ("min_accuracy=0", "max_regression=1", "max_regression_new=1")]
+    lenient = [
+        f"evaluator.{key}" for key in ("min_accuracy=0", "max_regression=1", "max_regression_new=1", "min_new_ratio=0")
+    ]
     lenient.append("trainer.epochs=5")
     soon = ["airflow.watch_seconds=2", "airflow.retry_seconds=1"]
     definitions = compile_for_airflow(place, place.folder / "definitions", f"metadata.url={url}", *lenient, *soon)

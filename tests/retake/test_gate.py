@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
-from retake.gate import NEW, OLD, TOGETHER, Comparison, compare, in_words, interval
+from retake.gate import NEW, OLD, TOGETHER, Comparison, compare, doubt, in_words, interval
 
 
 def judged(gained: int, lost: int, pictures: int = 1750, max_regression: float = 0, confidence: float = 0.95):
@@ -125,3 +125,31 @@ def test_old_and_new_pictures_are_told_apart():
 @pytest.mark.parametrize("only", [OLD, TOGETHER])
 def test_where_nothing_is_new_no_slice_is_named(only):
     assert in_words({only: judged(1, 2)}) == judged(1, 2).in_words()
+
+
+class TestLabelsInDoubt:
+    """Too few right answers on new pictures, beside those on old ones."""
+
+    def told(self, right: int, new: int, min_new_ratio: float = 0.5, slices: tuple[str, str] = (OLD, NEW)):
+        old = compare(0, 0, 180, 200, 0.95, 0)
+        return doubt(dict(zip(slices, (old, compare(0, 0, right, new, 0.95, 0)), strict=True)), min_new_ratio)
+
+    def test_few_right_answers_are_said_with_what_to_do(self):
+        assert self.told(1, 15) == (
+            "it answers 1 of 15 new pictures right, and 90% of the old ones, so the labels of the new record files are "
+            "in doubt: look at them, and take the files away or pack them again; if the labels are right, lower "
+            "evaluator.min_new_ratio"
+        )
+
+    @pytest.mark.parametrize(("right", "new"), [(2, 15), (0, 6), (385, 1000)])
+    def test_the_bound_is_a_binomial_test_at_half_of_the_old_accuracy(self, right, new):
+        for more in (right - 1, right, right + 1, right + 60):
+            if 0 <= more <= new:
+                assert bool(self.told(more, new)) == (binom.cdf(more, new, 0.45) < 0.025)
+
+    def test_few_pictures_or_no_bound_or_no_old_pictures_leave_no_doubt(self):
+        assert self.told(0, 4) is None
+        assert self.told(0, 1000, min_new_ratio=0) is None
+        assert self.told(0, 1000, slices=(OLD, TOGETHER)) is None
+        assert self.told(0, 1000, slices=(TOGETHER, NEW)) is None
+        assert doubt({}, 0.5) is None
