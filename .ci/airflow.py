@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from datetime import datetime, timezone
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[1]
 COMMAND = PROJECT / ".airflow" / "venv" / "bin" / "airflow"
+PYTHON = PROJECT / ".venv" / "bin" / "python"
+NODE_SERVER = "RETAKE_NODE_SERVER"
+"""Names the server that forks tasks; where it is set, even to nothing, that is how it stays."""
 
 # Both would serve task logs to the network, on all interfaces. Here, everyone reads the files.
 COMPONENTS = {
@@ -109,6 +113,7 @@ def keep(starter: int, home: Path) -> int:
 
     os.setsid()  # Ctrl-C is for the process that started this one.
     components: dict[str, psutil.Popen] = {}
+    nodes = None if NODE_SERVER in os.environ or not PYTHON.exists() else node_server(home)
     ended = None
     # Also when this very process is told to end.
     with contextlib.suppress(KeyboardInterrupt):
@@ -119,6 +124,8 @@ def keep(starter: int, home: Path) -> int:
                 )
         while ended is None and not select.select([starter], [], [], 0.2)[0]:
             ended = next((name for name, process in components.items() if process.poll() is not None), None)
+            if nodes and nodes.poll() == 0:  # The project's code has changed.
+                nodes = node_server(home)
         if ended:
             log_file = home / "logs" / f"{ended}.log"
             print(f"airflow: its {ended} has ended, so all of it stops; {log_file} says why", file=sys.stderr)
@@ -126,6 +133,27 @@ def keep(starter: int, home: Path) -> int:
         signal.signal(number, signal.SIG_IGN)
     stop(components)
     return 1 if ended else 0
+
+
+def node_server(home: Path) -> psutil.Popen:
+    """Starts the server that imports once what tasks import, and names it to the components."""
+    import psutil
+
+    if NODE_SERVER not in os.environ:
+        os.environ[NODE_SERVER] = f"{tempfile.mkdtemp(prefix='retake-')}/nodes"
+    place = Path(os.environ[NODE_SERVER])
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    # As the DAG gives a task its environment.
+    told = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_", "PYTHON"))}
+    with (home / "logs" / "node-server.log").open("ab") as log:
+        return psutil.Popen(
+            [PYTHON, "-m", "pipelines.node_server", place],
+            cwd=PROJECT,
+            env={**told, NODE_SERVER: ""},
+            stdin=subprocess.PIPE,  # Which ends with this process, and the server with it.
+            stdout=log,
+            stderr=log,
+        )
 
 
 def stop(components: dict[str, psutil.Popen]) -> None:

@@ -9,9 +9,12 @@ process ended with 1.
 
 from __future__ import annotations
 
+import os
+
 from retake import handover
 
 if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     handover.hand_over()  # Before the imports below, which take seconds.
 
 import json

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from retake import config as configuration
+from retake import handover
 from retake.errors import RetakeError, UsageError
 from retake.terminal import Parser, printable
 
@@ -35,7 +36,6 @@ def main(arguments: list[str] | None = None) -> int:
       0 (completed, blessed or not), 1 (failed), 2 (wrong usage), 3 (not blessed, with --require-blessing) or 130
       (interrupted).
     """
-    _have_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -157,6 +157,8 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
+    _have_streams()
+    handover.hand_over()
     code = main()
     if code == INTERRUPTED:  # Threads of Beam and TensorFlow would hold up the exit; all that goes on is on disk.
         sys.stdout.flush()

@@ -10,6 +10,9 @@ import pytest
 
 from kubeflow.emulator.node_server import NodeServer
 
+PUT_BY_IMPORTS = {"TF2_BEHAVIOR": "1", "TF_USE_LEGACY_KERAS": "1"}
+"""What TensorFlow and TFX put into the environment of a test. A server forks for those only that share its own."""
+
 # A shell's background job ignores Ctrl-C, and so would all that tests start in it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -23,7 +26,7 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeServer]:
-    server = NodeServer({"TF_CPP_MIN_LOG_LEVEL": "3"}, tmp_path_factory.mktemp("nodes") / "log")
+    server = NodeServer({"TF_CPP_MIN_LOG_LEVEL": "3", **PUT_BY_IMPORTS}, tmp_path_factory.mktemp("nodes") / "log")
     yield server
     server.end()
 
@@ -45,6 +48,6 @@ def nodes_of_airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[
 def node_server(nodes: NodeServer) -> Iterator[None]:
     """Nodes are forked that the tests of this file run, rather than import TensorFlow each."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in nodes.started().items():
+        for name, value in {**nodes.started(), **PUT_BY_IMPORTS}.items():
             patch.setenv(name, value)
         yield

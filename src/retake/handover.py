@@ -132,7 +132,7 @@ def _end(code: int) -> None:
     os._exit(code)
 
 
-def serve(listener: socket.socket, names: Iterable[str], idle: float) -> None:
+def serve(listener: socket.socket, names: Iterable[str], idle: float | None) -> None:
     """Imports, and forks for each process that asks; returns in a child only, when its command has come to its end.
 
     The server ends when its standard input does, when nobody has asked for a while, and when code that it has imported
@@ -141,7 +141,7 @@ def serve(listener: socket.socket, names: Iterable[str], idle: float) -> None:
     Args:
       listener: the socket, in a folder of its own that is this user's alone, and is removed.
       names: of modules.
-      idle: seconds.
+      idle: seconds; None for ever.
     """
     place = Path(listener.getsockname())
     since, kind, before = time.time_ns(), _kind(), {*os.environ}

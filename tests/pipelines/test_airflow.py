@@ -27,9 +27,12 @@ def wait_until_parsed(airflow: AirflowServer, dag_id: str, since: datetime) -> N
 class TestAirflow(RunnerContract):
     @pytest.fixture(scope="class")
     @classmethod
-    def airflow(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowServer]:
+    def airflow(
+        cls, nodes_of_airflow: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[AirflowServer]:
         home = tmp_path_factory.mktemp("airflow")
-        with AirflowServer(home, PROJECT / "dags", environment={"RETAKE_DEFINITIONS": str(home / "defs")}) as server:
+        environment = {"RETAKE_DEFINITIONS": str(home / "defs"), **nodes_of_airflow}
+        with AirflowServer(home, PROJECT / "dags", environment=environment) as server:
             yield server
 
     @pytest.fixture(scope="class")

@@ -16,6 +16,8 @@ from runner_contract import NODES
 PROJECT = Path(__file__).parents[2]
 PYTHON = sys.executable
 
+pytestmark = pytest.mark.usefixtures("node_server")
+
 POD = {"kind": "Pod", "spec": {"containers": [{"name": "base", "image": "registry.example/retake:1"}]}}
 
 

@@ -64,6 +64,7 @@ def start(place: Place, *settings: str) -> Outcome:
     return Outcome(ended.returncode, summary, ended.stdout + ended.stderr)
 
 
+@pytest.mark.usefixtures("node_server")
 class TestLocal(RunnerContract):
     @pytest.fixture(scope="class")
     @classmethod

@@ -235,6 +235,7 @@ class Task:
         return json.loads((self._folder / "executor_output.json").read_text())
 
 
+@pytest.mark.usefixtures("node_server")
 class TestTask:
     @pytest.fixture()
     def data(self, tmp_path: Path) -> Path:
