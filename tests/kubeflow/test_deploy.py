@@ -24,7 +24,7 @@ WHERE = ["--project", "my-project", "--region", "europe-west4", "--bucket", "my-
 ACTIONS = [["create"], ["create", "--dataflow"], ["destroy", "--delete-data"]]
 TAKEN = "another-ones-bucket"
 
-GCLOUD = f"""#!{sys.executable}
+GCLOUD = f"""#!{sys.executable} -IS
 import json, pathlib, sys
 arguments = sys.argv[1:]
 with open("calls", "a") as calls:
@@ -256,17 +256,18 @@ OURS = [
 ]
 
 
-@pytest.mark.parametrize("thing", OURS, ids=" ".join)
-def test_destroy_leaves_what_was_there_before_and_says_so(cloud: Cloud, thing: list[str]) -> None:
-    cloud.has(thing)
+@pytest.mark.parametrize("found", [OURS[::2], OURS[1::2]], ids=["some", "the others"])
+def test_destroy_leaves_what_was_there_before_and_says_so(cloud: Cloud, found: list[list[str]]) -> None:
+    cloud.has(*found)
     for _ in range(2):  # Another call must not take for its own what the first one found.
         assert cloud.deploy(*WHERE).returncode == 0
     done = cloud.deploy("destroy", "--delete-data", *WHERE)
     assert done.returncode == 0
-    assert [each for each in cloud.there() if each in OURS] == [thing]
-    [left] = [line for line in done.stdout.splitlines() if "left as it is" in line]
-    assert f"{thing[-1].removeprefix('gs://')}" in left
-    assert f"delete {thing[-1]}" in done.stdout or f"rm {thing[-1]} --recursive" in done.stdout
+    assert [thing for thing in cloud.there() if thing in OURS] == found
+    assert done.stdout.count("left as it is") == len(found)
+    for *_, name in found:
+        assert re.search(rf"{name.removeprefix('gs://')}\b.*: left as it is", done.stdout)
+        assert re.search(rf"^  gcloud .* (delete|rm) {name}\b", done.stdout, re.MULTILINE)
 
 
 def test_a_function_of_someone_else_is_not_replaced(cloud: Cloud) -> None:
@@ -304,8 +305,11 @@ def test_destroy_does_not_take_an_error_for_nothing_there(deployed: Cloud) -> No
     assert deployed.deploy("destroy", *WHERE).returncode == 1
 
 
-@pytest.mark.parametrize("found", [[], OURS[1:3]], ids=["alone", "beside"])
-@pytest.mark.parametrize("action", ACTIONS, ids=" ".join)
+@pytest.mark.parametrize(
+    "action, found",
+    [*((action, []) for action in ACTIONS), (ACTIONS[0], OURS[1:3]), (ACTIONS[-1], OURS[1:3])],
+    ids=[*map(" ".join, ACTIONS), "create beside others", "destroy beside others"],
+)
 def test_a_dry_run_calls_nothing_and_prints_a_script_that_does_the_same(
     cloud: Cloud, action: list[str], found: list[list[str]], tmp_path_factory: Any
 ) -> None:
