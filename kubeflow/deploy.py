@@ -28,11 +28,18 @@ SUBMIT = "aiplatform.pipelineJobs.create,aiplatform.pipelineJobs.list"
 """All that the function may do on Vertex AI; the predefined roles allow far more."""
 
 STORAGE_AGENT = "serviceAccount:the agent of Cloud Storage"
-"""Stands for Cloud Storage's own account, whose name has the project's number in it: gcloud has to be asked."""
+PROJECT_NUMBER = "NUMBER-OF-THE-PROJECT"
+"""These stand for what gcloud has to be asked first: Cloud Storage's own account, and the number of the project."""
+
+LABEL = "retake"
+"""Of a bucket or registry that `create` made: the name of its deployment."""
+
+SHARED = "more_than_one"
+"""What the label says of a bucket once another deployment uses it: no deployment has this name."""
 
 
 WHAT_NEXT = """
-Now build kubeflow/Dockerfile, push it as IMAGE={to.region}-docker.pkg.dev/{to.project}/{to.name}/retake:TAG, and run
+Now build kubeflow/Dockerfile, push it as IMAGE={to.region}-docker.pkg.dev/{to.project}/{to.name}/retake:COMMIT, and run
   python -m pipelines.run --runner vertex --config {pipeline} --project {to.project} --region {to.region} \\
     --bucket {to.bucket} --data gs://{to.records}/{to.prefix} --image IMAGE --service-account {runner}
 once. From then on, records that land below gs://{to.records}/{to.prefix} start it."""
@@ -70,19 +77,32 @@ class Settings(NamedTuple):
     def submitter(self) -> str:
         return f"{self.name.replace('-', '_')}_submitter"
 
+    @property
+    def queue(self) -> str:
+        return f"projects/{self.project}/locations/{self.region}/queues/{self.name}"
+
+    @property
+    def function_registry(self) -> str:
+        return f"{self.name}-function"
+
 
 class Thing(NamedTuple):
-    """Something that is there once.
+    """Something that is there once, and that `destroy` deletes only where `create` made it.
 
     Fields:
       what: for a person.
-      describe, create, delete: arguments of gcloud; nothing where it stays.
+      describe, delete: arguments of gcloud; no `delete` where it stays.
+      create: the same, of one command after another.
+      shows: what tells who made it: a format for `describe`, and what that says where `create` made it.
+      share: marks it as used by more than one deployment.
     """
 
     what: str
     describe: list[str]
-    create: list[str]
+    create: list[list[str]]
     delete: list[str] | None
+    shows: tuple[str, str]
+    share: list[str] | None = None
 
 
 class Grant(NamedTuple):
@@ -112,36 +132,52 @@ class Grant(NamedTuple):
 def things(to: Settings) -> Iterator[Thing]:
     """What is made before any role is granted on it, in this order."""
     here = f"--location={to.region}"
+    labelled = (f"value(labels.{LABEL})", to.name)
     private = ["--uniform-bucket-level-access", "--public-access-prevention"]
     for bucket in dict.fromkeys((to.bucket, to.records)):
+        url, buckets = f"gs://{bucket}", ["storage", "buckets"]
+        # gcloud creates no bucket with a label. One whose label never came counts as found, and is left.
+        label = [*buckets, "update", url, f"--update-labels={LABEL}"]
         yield Thing(
-            f"bucket gs://{bucket}",
-            ["storage", "buckets", "describe", f"gs://{bucket}"],
-            ["storage", "buckets", "create", f"gs://{bucket}", here, *private],
-            ["storage", "rm", f"gs://{bucket}", "--recursive"],
+            f"bucket {url}",
+            [*buckets, "describe", url],
+            [[*buckets, "create", url, here, *private], [*label[:-1], f"{label[-1]}={to.name}"]],
+            ["storage", "rm", url, "--recursive"],
+            labelled,
+            [*label[:-1], f"{label[-1]}={SHARED}"],
         )
-    repository = ["artifacts", "repositories"]
-    yield Thing(
-        f"registry {to.name}, for the pipeline's image and the function's",
-        [*repository, "describe", to.name, here],
-        [*repository, "create", to.name, here, "--repository-format=docker"],
-        [*repository, "delete", to.name, here],
-    )
+    # Builds of functions move tags of theirs, such as latest.
+    for name, images, tags in (
+        (to.name, "the pipeline's images", ["--immutable-tags"]),
+        (to.function_registry, "the function's images", []),
+    ):
+        repository = ["artifacts", "repositories"]
+        kind = ["--repository-format=docker", f"--labels={LABEL}={to.name}"]
+        yield Thing(
+            f"registry {name}, for {images}",
+            [*repository, "describe", name, here],
+            [[*repository, "create", name, here, *kind, *tags]],
+            [*repository, "delete", name, here],
+            labelled,
+        )
     for role in ("runner", "function", "trigger", "build"):
         accounts = ["iam", "service-accounts"]
         yield Thing(
             f"service account {to.name}-{role}",
             [*accounts, "describe", to.account(role)],
-            [*accounts, "create", f"{to.name}-{role}", f"--display-name=Retake {role}"],
+            [[*accounts, "create", f"{to.name}-{role}", f"--display-name=Retake {role}"]],
             [*accounts, "delete", to.account(role)],
+            ("value(displayName)", f"Retake {role}"),
         )
     # Google keeps a deleted role's name for weeks. The role costs nothing, and in the end nobody has it.
     roles = ["iam", "roles"]
+    title = "Submits pipeline jobs"
     yield Thing(
         f"role {to.submitter}",
         [*roles, "describe", to.submitter],
-        [*roles, "create", to.submitter, "--title=Submits pipeline jobs", f"--permissions={SUBMIT}", "--stage=GA"],
+        [[*roles, "create", to.submitter, f"--title={title}", f"--permissions={SUBMIT}", "--stage=GA"]],
         None,
+        ("value(title)", title),
     )
     # One task at a time: else two could see that no run goes on. No end of tries: else a long run would lose windows.
     queues = ["tasks", "queues"]
@@ -149,8 +185,10 @@ def things(to: Settings) -> Iterator[Thing]:
     yield Thing(
         f"queue {to.name}",
         [*queues, "describe", to.name, here],
-        [*queues, "create", to.name, here, "--max-concurrent-dispatches=1", *tries],
+        [[*queues, "create", to.name, here, "--max-concurrent-dispatches=1", *tries]],
         [*queues, "delete", to.name, here],
+        # A queue takes no label. No other has these settings.
+        ("value[separator='/'](rateLimits.maxConcurrentDispatches,retryConfig.minBackoff)", "1/60s"),
     )
 
 
@@ -166,7 +204,7 @@ def grants(to: Settings) -> Iterator[Grant]:
     def on_bucket(bucket: str) -> list[str]:
         return ["storage", "buckets", f"gs://{bucket}"]
 
-    registry = ["artifacts", "repositories", to.name]
+    registry, function_registry = (["artifacts", "repositories", name] for name in (to.name, to.function_registry))
     runner, function, trigger, build = map(account, ("runner", "function", "trigger", "build"))
     yield Grant(project, runner, "roles/aiplatform.user", "tasks are custom jobs of Vertex AI", always)
     yield Grant(on_bucket(to.bucket), runner, "roles/storage.objectUser", "writes artifacts, pushes models", [])
@@ -192,7 +230,7 @@ def grants(to: Settings) -> Iterator[Grant]:
     yield Grant(project, STORAGE_AGENT, "roles/pubsub.publisher", "events of the bucket come from it", always)
 
     yield Grant(project, build, "roles/logging.logWriter", "logs of the function's build", always)
-    yield Grant(registry, build, "roles/artifactregistry.writer", "pushes the function's image", [here])
+    yield Grant(function_registry, build, "roles/artifactregistry.writer", "pushes the function's image", [here])
     sources = 'expression=resource.name.startsWith("projects/_/buckets/gcf-v2-"),title=functions'
     yield Grant(project, build, "roles/storage.objectViewer", "reads the function's source", [f"--condition={sources}"])
 
@@ -204,8 +242,8 @@ def invoker(to: Settings) -> Grant:
     return Grant(where, trigger, "roles/run.invoker", "calls the function", [f"--region={to.region}"])
 
 
-def function(to: Settings) -> list[str]:
-    """Makes the function and its trigger, or makes them anew."""
+def function(to: Settings) -> Thing:
+    """The function, with its trigger; its `create` makes it anew where it is there."""
     variables = {
         "RETAKE_PROJECT": to.project,
         "RETAKE_REGION": to.region,
@@ -214,21 +252,33 @@ def function(to: Settings) -> list[str]:
         "RETAKE_JOB": to.job,
         "RETAKE_SERVICE_ACCOUNT": to.account("runner"),
         "RETAKE_WINDOW_MINUTES": str(to.window),
-        "RETAKE_QUEUE": f"projects/{to.project}/locations/{to.region}/queues/{to.name}",
-        "RETAKE_URL": f"https://{to.region}-{to.project}.cloudfunctions.net/{to.name}",
+        "RETAKE_QUEUE": to.queue,
+        # With internal ingress, Cloud Tasks is let in at this address of the function only, not at cloudfunctions.net:
+        # https://docs.cloud.google.com/run/docs/securing/ingress
+        "RETAKE_URL": f"https://{to.name}-{PROJECT_NUMBER}.{to.region}.run.app",
         "RETAKE_INVOKER": to.account("trigger"),
     }
-    return [
-        *("functions", "deploy", to.name, "--gen2", f"--region={to.region}", "--runtime=python312"),
+    named = [to.name, "--gen2", f"--region={to.region}"]
+    deploy = [
+        *("functions", "deploy", *named, "--runtime=python312"),
         *(f"--source={FUNCTION}", "--entry-point=on_event", f"--service-account={to.account('function')}"),
         f"--build-service-account=projects/{to.project}/serviceAccounts/{to.account('build')}",
-        f"--docker-repository=projects/{to.project}/locations/{to.region}/repositories/{to.name}",
+        f"--docker-repository=projects/{to.project}/locations/{to.region}/repositories/{to.function_registry}",
         "--trigger-event-filters=type=google.cloud.storage.object.v1.finalized",
         f"--trigger-event-filters=bucket={to.records}",
         *(f"--trigger-location={to.region}", f"--trigger-service-account={to.account('trigger')}", "--retry"),
         *("--memory=256Mi", "--timeout=120s", "--max-instances=5", "--no-allow-unauthenticated"),
+        # Its only callers, Eventarc and Cloud Tasks of the same project, count as internal: see RETAKE_URL.
+        "--ingress-settings=internal-only",
         "--set-env-vars=" + ",".join(f"{name}={value}" for name, value in variables.items()),
     ]
+    return Thing(
+        f"function {to.name}",
+        ["functions", "describe", *named],
+        [deploy],
+        ["functions", "delete", *named],
+        ("value(serviceConfig.environmentVariables.RETAKE_QUEUE)", to.queue),
+    )
 
 
 class Failed(Exception):
@@ -240,53 +290,112 @@ class Gcloud:
 
     def __init__(self, project: str, dry_run: bool) -> None:
         self.project, self.dry_run = project, dry_run
+        self.asked = {  # What stands for an answer, the script's variable for it, and the question.
+            STORAGE_AGENT.partition(":")[2]: ("STORAGE_AGENT", ["storage", "service-agent"]),
+            PROJECT_NUMBER: ("PROJECT_NUMBER", ["projects", "describe", project, "--format=value(projectNumber)"]),
+        }
 
     def command(self, arguments: list[str]) -> list[str]:
-        named = f"--member={STORAGE_AGENT}"
-        if named in arguments:
-            agent = "$STORAGE_AGENT" if self.dry_run else self.call(["storage", "service-agent"]).stdout.strip()
-            arguments = [f"--member=serviceAccount:{agent}" if each == named else each for each in arguments]
+        for words, (variable, question) in self.asked.items():
+            if any(words in argument for argument in arguments):
+                answer = f"${variable}" if self.dry_run else self.call(question)
+                arguments = [argument.replace(words, answer) for argument in arguments]
         return ["gcloud", *arguments, f"--project={self.project}", "--quiet"]
 
-    def call(self, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    def call(self, arguments: list[str]) -> str:
+        command = self.command(arguments)
         try:
-            return subprocess.run(
-                self.command(arguments), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
-            )
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
         except FileNotFoundError:
             raise Failed("there is no gcloud: install it from https://cloud.google.com/sdk/docs/install") from None
         except subprocess.CalledProcessError as error:
-            said = " ".join(error.stderr.split())
-            raise Failed(f"gcloud {' '.join(arguments[:3])} …: {said or f'exit code {error.returncode}'}") from None
+            said = " ".join(error.stderr.split()) or f"exit code {error.returncode}"
+            again = "Give the same command again: what is done stays done."
+            raise Failed(f"gcloud {' '.join(arguments[:3])} …: {said}\n{again}") from None
+        return done.stdout.strip()
 
     def shell(self, arguments: list[str]) -> str:
-        # The one variable in the script has to be outside of single quotes.
-        return shlex.join(self.command(arguments)).replace("$STORAGE_AGENT", """'"$STORAGE_AGENT"'""")
+        # The script's variables have to be outside of single quotes.
+        return re.sub(r"\$(STORAGE_AGENT|PROJECT_NUMBER)", r"""'"$\1"'""", shlex.join(self.command(arguments)))
 
     def do(self, what: str, arguments: list[str]) -> None:
         print(self.shell(arguments) if self.dry_run else what, flush=True)
         if not self.dry_run:
             self.call(arguments)
 
-    def once(self, what: str, describe: list[str], arguments: list[str], wanted: bool) -> None:
-        """Runs a command unless something is there (`wanted`) or is not there."""
+    def ask(self) -> None:
+        """Sets the script's variables."""
         if self.dry_run:
-            print(f"{'' if wanted else '! '}{self.shell(describe)} >/dev/null 2>&1 ||\n  {self.shell(arguments)}")
-            return
-        if self.is_there(describe, wanted) == wanted:
-            return
-        print(f"{what}: {'made' if wanted else 'deleted'}", flush=True)
-        self.call(arguments)
+            for variable, question in self.asked.values():
+                print(f"{variable}=$({self.shell(question)})")
 
-    def is_there(self, describe: list[str], wanted: bool) -> bool:
+    def look(self, thing: Thing, wanted: bool) -> str | None:
+        """What shows who made a thing; None where it is not there."""
         try:
-            self.call(describe)
+            return self.call(question(thing))
         except Failed as error:
             # Of a bucket that is someone else's, making one of that name says more.
             if NOT_THERE.search(str(error)) or (wanted and "403" in str(error)):
-                return False
+                return None
             raise
-        return True
+
+    def if_there(self, thing: Thing, *then: str) -> None:
+        """Begins the script's part for a thing; `$made` is what shows who made it."""
+        print(f"if made=$({self.shell(question(thing))} 2>/dev/null); then", *then, sep="\n  ")
+
+    def make(self, thing: Thing) -> None:
+        """Makes a thing that is not there."""
+        mine = thing.shows[1]
+        if self.dry_run and thing.share:
+            not_shared = f'[ -z "$made" ] || [ "$made" = {mine} ] || [ "$made" = {SHARED} ] ||'
+            self.if_there(thing, not_shared, f"  {self.shell(thing.share)}")
+            print("else", *map(self.shell, thing.create), sep="\n  ")
+            print("fi")
+            return
+        if self.dry_run:
+            print(f"{self.shell(thing.describe)} >/dev/null 2>&1 ||", *map(self.shell, thing.create), sep="\n  ")
+            return
+        made = self.look(thing, wanted=True)
+        if made is None:
+            print(f"{thing.what}: made", flush=True)
+            for command in thing.create:
+                self.call(command)
+        elif thing.share and made not in ("", mine, SHARED):
+            print(f"{thing.what}: used by {made}, too, so no destroy will delete it", flush=True)
+            self.call(thing.share)
+
+    def take_away(self, thing: Thing) -> None:
+        """Deletes a thing that `create` made, or says what it leaves."""
+        if not thing.delete:
+            return
+        mine, delete = thing.shows[1], self.shell(thing.delete)
+        left = f"{thing.what}: left as it is: this deployment has not made it, or does not use it alone"
+        if self.dry_run:
+            self.if_there(thing, f'if [ "$made" = {shlex.quote(mine)} ]; then', f"  {delete}")
+            print("  else", f"  echo {shlex.quote(left)}", "fi", sep="\n  ")
+            print("fi")
+            return
+        made = self.look(thing, wanted=False)
+        if made == mine:
+            print(f"{thing.what}: deleted", flush=True)
+            self.call(thing.delete)
+        elif made is not None:
+            print(f"{left}. To delete it all the same:\n  {delete}", flush=True)
+
+    def refuse(self, thing: Thing) -> None:
+        """Stops where a thing is there and is someone else's."""
+        mine, problem = thing.shows[1], f"{thing.what} is there and is someone else's: give another --name"
+        if self.dry_run:
+            stop = f"{{ echo {shlex.quote(problem)} >&2; exit 1; }}"
+            self.if_there(thing, f'[ "$made" = {shlex.quote(mine)} ] || {stop}')
+            print("fi")
+        elif self.look(thing, wanted=True) not in (None, mine):
+            raise Failed(problem)
+
+
+def question(thing: Thing) -> list[str]:
+    """Asks gcloud who made a thing."""
+    return [*thing.describe, f"--format={thing.shows[0]}"]
 
 
 def create(to: Settings, gcloud: Gcloud) -> None:
@@ -294,32 +403,27 @@ def create(to: Settings, gcloud: Gcloud) -> None:
     services = f"{SERVICES} {DATAFLOW_SERVICES}" if to.dataflow else SERVICES
     apis = [f"{service}.googleapis.com" for service in services.split()]
     gcloud.do(f"services: {services}", ["services", "enable", *apis])
+    gcloud.refuse(function(to))
     for thing in things(to):
-        gcloud.once(thing.what, thing.describe, thing.create, wanted=True)
-    if gcloud.dry_run:
-        print(f"STORAGE_AGENT=$({gcloud.shell(['storage', 'service-agent'])})")
+        gcloud.make(thing)
+    gcloud.ask()
     for grant in grants(to):
         gcloud.do(f"{grant.member.partition(':')[2]} has {grant.role}: {grant.why}", grant.command("add"))
-    gcloud.do(f"function {to.name}, which takes about three minutes", function(to))
+    [deploy] = function(to).create
+    gcloud.do(f"function {to.name}, which takes about three minutes", deploy)
     grant = invoker(to)
     gcloud.do(f"{grant.member.partition(':')[2]} has {grant.role}: {grant.why}", grant.command("add"))
 
 
 def destroy(to: Settings, gcloud: Gcloud, data: bool) -> None:
     """Takes away what `create` made, and the buckets with all that is in them only if `data`."""
-    here = f"--region={to.region}"
-    gcloud.once(
-        f"function {to.name}",
-        ["functions", "describe", to.name, "--gen2", here],
-        ["functions", "delete", to.name, "--gen2", here],
-        wanted=False,
-    )
+    gcloud.take_away(function(to))
     for grant in reversed(list(grants(to._replace(dataflow=True)))):  # Any call before may have been for Dataflow.
         if grant.member != STORAGE_AGENT:  # Other triggers of the project need it, too.
             revoke(grant, gcloud)
     for thing in reversed(list(things(to))):
-        if thing.delete and (data or thing.delete[0] != "storage"):
-            gcloud.once(thing.what, thing.describe, thing.delete, wanted=False)
+        if data or thing.describe[0] != "storage":
+            gcloud.take_away(thing)
 
 
 def revoke(grant: Grant, gcloud: Gcloud) -> None:
@@ -358,7 +462,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             create(to, gcloud)
     except Failed as error:
-        print(f"kubeflow.deploy: {error}\nGive the same command again: what is done stays done.", file=sys.stderr)
+        print(f"kubeflow.deploy: {error}", file=sys.stderr)
         return 1
     if options.action == "create" and not options.dry_run:
         print(WHAT_NEXT.format(to=to, pipeline=options.pipeline, runner=to.account("runner")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -24,26 +25,43 @@ WHERE = ["--project", "my-project", "--region", "europe-west4", "--bucket", "my-
 ACTIONS = [["create"], ["create", "--dataflow"], ["destroy", "--delete-data"]]
 TAKEN = "another-ones-bucket"
 
-GCLOUD = f"""#!{sys.executable}
-import json, pathlib, sys
+GCLOUD = f"""#!{sys.executable} -IS
+import os, sys
 arguments = sys.argv[1:]
 with open("calls", "a") as calls:
-    print(json.dumps(arguments), file=calls)
-state = pathlib.Path("state")
-there = json.loads(state.read_text()) if state.exists() else []
+    print(arguments, file=calls)
+there = eval(open("state").read()) if os.path.exists("state") else []
+shows = eval(open("shown").read()) if os.path.exists("shown") else {{}}
 words = [argument for argument in arguments if not argument.startswith("--")]
+flags = dict(argument.split("=", 1) for argument in arguments if argument.startswith("--") and "=" in argument)
 member, role = (
     next((argument for argument in arguments if argument.startswith(flag)), "") for flag in ("--member", "--role")
 )
 
 def end(error=""):
-    state.write_text(json.dumps(there))
+    open("state", "w").write(repr(there))
+    open("shown", "w").write(repr(shows))
     sys.exit(f"ERROR: (gcloud) {{error}}" if error else 0)
 
-if pathlib.Path("offline").exists():
+def show():
+    "What a description in the format asked for would say from now on."
+    labels = flags.get("--labels", flags.get("--update-labels", ""))
+    variables = dict(each.split("=", 1) for each in flags.get("--set-env-vars", "=").split(","))
+    tries = [flags.get(flag, "") for flag in ("--max-concurrent-dispatches", "--min-backoff")]
+    shows[" ".join(thing)] = {{
+        "value(labels.retake)": labels.partition("retake=")[2],
+        "value(displayName)": flags.get("--display-name", ""),
+        "value[separator='/'](rateLimits.maxConcurrentDispatches,retryConfig.minBackoff)": "/".join(tries),
+        "value(serviceConfig.environmentVariables.RETAKE_QUEUE)": variables.get("RETAKE_QUEUE", ""),
+    }}
+
+if os.path.exists("offline"):
     end("cannot reach the service")
 if words == ["storage", "service-agent"]:
     print("service-1@gs-project-accounts.iam.gserviceaccount.com")
+    end()
+if words[:2] == ["projects", "describe"]:
+    print("123456789012")
     end()
 if words[:2] == ["services", "enable"]:
     end()
@@ -63,8 +81,14 @@ if "binding" in verb:
     verb = "update" if verb.startswith("add") else "delete"
 if verb == "create" and thing in there:
     end(f"ALREADY_EXISTS: {{name}} already exists")
+if verb == "update" and os.path.exists("no-labels"):
+    end("cannot reach the service")
 if verb in ("describe", "delete") and thing not in there:
     end(f"NOT_FOUND: {{name}} does not exist")
+if "binding" not in " ".join(words) and verb in ("create", "deploy", "update"):
+    show()
+if verb == "describe":
+    print(shows.get(" ".join(thing), {{}}).get(flags.get("--format"), ""))
 if verb == "delete":
     there = [each for each in there if each[:len(thing)] != thing]
 elif verb != "describe" and thing not in there:
@@ -95,13 +119,17 @@ class Cloud:
     def calls(self) -> list[list[str]]:
         """What gcloud was asked since the last time."""
         file = self.folder / "calls"
-        calls = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        calls = [ast.literal_eval(line) for line in file.read_text().splitlines()] if file.exists() else []
         file.write_text("")
         return calls
 
     def there(self) -> list[list[str]]:
         file = self.folder / "state"
-        return json.loads(file.read_text()) if file.exists() else []
+        return ast.literal_eval(file.read_text()) if file.exists() else []
+
+    def has(self, *things: list[str]) -> None:
+        """Somebody else made these."""
+        (self.folder / "state").write_text(repr([*self.there(), *things]))
 
 
 @pytest.fixture
@@ -119,8 +147,10 @@ def deployed(cloud: Cloud) -> Cloud:
 
 def commands(script: str) -> list[str]:
     """The calls of gcloud in a dry run's script."""
-    script = re.sub(r"^STORAGE_AGENT=\$\((.*)\)$", r"\1", script, flags=re.MULTILINE)
-    lines = [re.sub(r" (>/dev/null.*|\|\|)$", "", line.strip(" !")) for line in script.splitlines()]
+    script = re.sub(
+        r"^(?:if )?[a-zA-Z_]+=\$\((gcloud .*?)(?: 2>/dev/null)?\)(; then)?$", r"\1", script, flags=re.MULTILINE
+    )
+    lines = [re.sub(r" (>/dev/null.*|\|\|)$", "", line.strip()) for line in script.splitlines()]
     return [line for line in lines if line.startswith("gcloud ")]
 
 
@@ -137,6 +167,7 @@ def test_a_first_call_makes_everything_and_says_what_comes_next(cloud: Cloud) ->
         ["storage", "buckets", "gs://my-bucket"],
         ["storage", "buckets", "gs://my-bucket-records"],
         ["artifacts", "repositories", "retake"],
+        ["artifacts", "repositories", "retake-function"],
         ["tasks", "queues", "retake"],
         ["functions", "retake"],
         *(["iam", "service-accounts", f"retake-{role}"] for role in ("runner", "function", "trigger", "build")),
@@ -215,20 +246,83 @@ def test_destroy_takes_the_data_away_when_told_so(deployed: Cloud) -> None:
     assert not [thing for thing in deployed.there() if thing[0] == "storage"]
 
 
+OURS = [
+    ["storage", "buckets", "gs://my-bucket"],
+    ["storage", "buckets", "gs://my-bucket-records"],
+    ["artifacts", "repositories", "retake"],
+    ["artifacts", "repositories", "retake-function"],
+    *(["iam", "service-accounts", f"retake-{role}"] for role in ("runner", "function", "trigger", "build")),
+    ["tasks", "queues", "retake"],
+]
+
+
+@pytest.mark.parametrize("found", [OURS[::2], OURS[1::2]], ids=["some", "the others"])
+def test_destroy_leaves_what_was_there_before_and_says_so(cloud: Cloud, found: list[list[str]]) -> None:
+    cloud.has(*found)
+    for _ in range(2):  # Another call must not take for its own what the first one found.
+        assert cloud.deploy(*WHERE).returncode == 0
+    changed = {(*call[:2], call[3]) for call in cloud.calls() if call[2] in ("create", "update")}
+    assert not changed & set(map(tuple, found))
+    done = cloud.deploy("destroy", "--delete-data", *WHERE)
+    assert done.returncode == 0
+    assert [thing for thing in cloud.there() if thing in OURS] == found
+    assert done.stdout.count("left as it is") == len(found)
+    for *_, name in found:
+        assert re.search(rf"{name.removeprefix('gs://')}\b.*: left as it is", done.stdout)
+        assert re.search(rf"^  gcloud .* (delete|rm) {name}\b", done.stdout, re.MULTILINE)
+
+
+def test_a_function_of_someone_else_is_not_replaced(cloud: Cloud) -> None:
+    cloud.has(["functions", "retake"])
+    done = cloud.deploy(*WHERE)
+    assert done.returncode == 1
+    assert "function retake" in done.stderr and "--name" in done.stderr
+    assert cloud.there() == [["functions", "retake"]]
+    assert cloud.deploy("destroy", *WHERE).returncode == 0
+    assert cloud.there() == [["functions", "retake"]]
+
+
+def test_a_bucket_that_two_deployments_use_outlives_both(cloud: Cloud) -> None:
+    other = [*WHERE, "--name", "other", "--records", "other-records/hotdog"]
+    assert cloud.deploy(*WHERE).returncode == 0
+    assert "used by retake, too" in cloud.deploy(*other).stdout
+    for options in (other, WHERE):
+        assert cloud.deploy(*options).returncode == 0
+        done = cloud.deploy("destroy", "--delete-data", *options)
+        assert "bucket gs://my-bucket: left as it is" in done.stdout
+    assert [thing for thing in cloud.there() if thing in OURS or thing[-1] == "gs://other-records"] == OURS[:1]
+
+
+def test_a_bucket_whose_mark_never_came_is_left(cloud: Cloud) -> None:
+    (cloud.folder / "no-labels").touch()
+    assert cloud.deploy(*WHERE).returncode == 1
+    (cloud.folder / "no-labels").unlink()
+    assert cloud.deploy(*WHERE).returncode == 0
+    assert cloud.deploy("destroy", "--delete-data", *WHERE).returncode == 0
+    assert [thing for thing in cloud.there() if thing in OURS] == OURS[:1]
+
+
 def test_destroy_does_not_take_an_error_for_nothing_there(deployed: Cloud) -> None:
     (deployed.folder / "offline").touch()
     assert deployed.deploy("destroy", *WHERE).returncode == 1
 
 
-@pytest.mark.parametrize("action", ACTIONS, ids=" ".join)
+@pytest.mark.parametrize(
+    "action, found",
+    [*((action, []) for action in ACTIONS), (ACTIONS[0], OURS[1:3]), (ACTIONS[-1], OURS[1:3])],
+    ids=[*map(" ".join, ACTIONS), "create beside others", "destroy beside others"],
+)
 def test_a_dry_run_calls_nothing_and_prints_a_script_that_does_the_same(
-    cloud: Cloud, action: list[str], tmp_path_factory: Any
+    cloud: Cloud, action: list[str], found: list[list[str]], tmp_path_factory: Any
 ) -> None:
     other = Cloud(tmp_path_factory.mktemp("other"))
-    if "destroy" in action:
-        for each in (cloud, other):
+    for each in (cloud, other):
+        each.has(*found)
+        if found:  # Its bucket is to be shared, its records and its registry were there before.
+            assert each.deploy(*WHERE, "--name", "others", "--records", "other-records/hotdog").returncode == 0
+        if "destroy" in action:
             assert each.deploy(*WHERE, "--dataflow").returncode == 0
-            each.calls()
+        each.calls()
     before = cloud.there()
     dry = cloud.deploy(*action, *WHERE, "--dry-run")
     assert dry.returncode == 0
@@ -241,6 +335,17 @@ def test_a_dry_run_calls_nothing_and_prints_a_script_that_does_the_same(
         assert ran.returncode == 0, ran.stderr
     assert other.deploy(*action, *WHERE).returncode == 0
     assert cloud.there() == other.there()
+    assert (cloud.folder / "shown").read_text() == (other.folder / "shown").read_text()
+
+
+def test_the_script_stops_at_a_function_of_someone_else(cloud: Cloud) -> None:
+    cloud.has(["functions", "retake"])
+    script = cloud.deploy(*WHERE, "--dry-run").stdout
+    environment = {"PATH": f"{cloud.folder}/bin:/usr/bin:/bin"}
+    ran = subprocess.run(["sh"], input=script, cwd=cloud.folder, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert "give another --name" in ran.stderr
+    assert cloud.there() == [["functions", "retake"]]
 
 
 @pytest.mark.parametrize(
@@ -319,6 +424,7 @@ def test_the_function_starts_with_what_it_is_deployed_with(cloud: Cloud) -> None
     assert variables["RETAKE_PREFIX"] == "deep/er"
     assert variables["RETAKE_JOB"] == "gs://my-bucket/runs/hotdog/pipeline.json"
     assert variables["RETAKE_WINDOW_MINUTES"] == "30"
+    assert variables["RETAKE_URL"] == "https://retake-123456789012.europe-west4.run.app"
     started = subprocess.run(
         [PROJECT / ".function" / "venv" / "bin" / "python", "-c", "import main; print(main.SETTINGS)"],
         cwd=flags(call)["--source"],
@@ -329,6 +435,26 @@ def test_the_function_starts_with_what_it_is_deployed_with(cloud: Cloud) -> None
     )
     assert started.returncode == 0, started.stdout
     assert "retake-runner@my-project.iam.gserviceaccount.com" in started.stdout
+
+
+def test_nobody_outside_the_project_reaches_the_function(cloud: Cloud) -> None:
+    cloud.deploy(*WHERE)
+    [call] = [call for call in cloud.calls() if call[:2] == ["functions", "deploy"]]
+    assert "--no-allow-unauthenticated" in call
+    assert flags(call)["--ingress-settings"] == "internal-only"
+
+
+def test_tags_of_the_pipelines_images_never_move_and_those_of_the_functions_builds_may(cloud: Cloud) -> None:
+    cloud.deploy(*WHERE)
+    calls = cloud.calls()
+    made = {
+        call[3]: "--immutable-tags" in call for call in calls if call[:3] == ["artifacts", "repositories", "create"]
+    }
+    assert made == {"retake": True, "retake-function": False}
+    [call] = [call for call in calls if call[:2] == ["functions", "deploy"]]
+    assert flags(call)["--docker-repository"].endswith("/repositories/retake-function")
+    bound = [call for call in calls if call[2:4] == ["add-iam-policy-binding", "retake-function"]]
+    assert [flags(call)["--role"] for call in bound if call[0] == "artifacts"] == ["roles/artifactregistry.writer"]
 
 
 def placed(**sections: Any) -> Config:
@@ -375,11 +501,13 @@ def test_what_the_readme_says_of_dataflow_becomes_a_job_of_it(monkeypatch: pytes
 
 
 @pytest.mark.skipif(not shutil.which("gcloud"), reason="no gcloud on this machine to ask")
-@pytest.mark.parametrize("action", ACTIONS, ids=" ".join)
-def test_the_real_gcloud_knows_every_command_and_flag(cloud: Cloud, action: list[str], tmp_path: Path) -> None:
-    script = cloud.deploy(*action, *WHERE, "--dry-run").stdout
-    asked = [{"command_string": shlex.join(shlex.split(command))} for command in commands(script)]
-    assert len(asked) > 20
+def test_the_real_gcloud_knows_every_command_and_flag(cloud: Cloud, tmp_path: Path) -> None:
+    scripts = [commands(cloud.deploy(*action, *WHERE, "--dry-run").stdout) for action in ACTIONS]
+    assert all(len(script) > 20 for script in scripts)
+    documented = re.sub(r"\\\n +", "", (PROJECT / "kubeflow" / "README.md").read_text()).replace("=P ", "=my-project ")
+    scripts.append(re.findall(r"^gcloud .+", documented, re.MULTILINE))
+    known = dict.fromkeys(shlex.join(shlex.split(command)) for script in scripts for command in script)
+    asked = [{"command_string": command} for command in known]
     (tmp_path / "commands.json").write_text(json.dumps(asked))
     linted = subprocess.run(
         ["gcloud", "meta", "lint-gcloud-commands", f"--commands-file={tmp_path}/commands.json"],
