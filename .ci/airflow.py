@@ -112,25 +112,24 @@ def keep(starter: int, home: Path) -> int:
     import psutil
 
     os.setsid()  # Ctrl-C is for the process that started this one.
+    told: list[int] = []
+    for number in STOPS:  # None of them interrupts, or some of them would be left running.
+        signal.signal(number, lambda number, _: told.append(number))
     components: dict[str, psutil.Popen] = {}
     nodes = None if NODE_SERVER in os.environ or not PYTHON.exists() else node_server(home)
+    for name, options in COMPONENTS.items():
+        with (home / "logs" / f"{name}.log").open("wb") as log:
+            components[name] = psutil.Popen(
+                [COMMAND, name, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
     ended = None
-    # Also when this very process is told to end.
-    with contextlib.suppress(KeyboardInterrupt):
-        for name, options in COMPONENTS.items():
-            with (home / "logs" / f"{name}.log").open("wb") as log:
-                components[name] = psutil.Popen(
-                    [COMMAND, name, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-                )
-        while ended is None and not select.select([starter], [], [], 0.2)[0]:
-            ended = next((name for name, process in components.items() if process.poll() is not None), None)
-            if nodes and nodes.poll() == 0:  # The project's code has changed.
-                nodes = node_server(home)
-        if ended:
-            log_file = home / "logs" / f"{ended}.log"
-            print(f"airflow: its {ended} has ended, so all of it stops; {log_file} says why", file=sys.stderr)
-    for number in STOPS:  # A second one must not leave half of them running.
-        signal.signal(number, signal.SIG_IGN)
+    while ended is None and not told and not select.select([starter], [], [], 0.2)[0]:
+        ended = next((name for name, process in components.items() if process.poll() is not None), None)
+        if nodes and nodes.poll() == 0:  # The project's code has changed.
+            nodes = node_server(home)
+    if ended:
+        log_file = home / "logs" / f"{ended}.log"
+        print(f"airflow: its {ended} has ended, so all of it stops; {log_file} says why", file=sys.stderr)
     stop(components)
     return 1 if ended else 0
 
