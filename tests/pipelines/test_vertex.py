@@ -875,6 +875,7 @@ class TestInterrupted:
         assert versions(place) == before
 
 
+@pytest.mark.usefixtures("node_server")
 class TestVertex(RunnerContract):
     """The contract, kept with the Vertex of this machine, which runs what the service would run."""
 
@@ -892,7 +893,6 @@ class TestVertex(RunnerContract):
                     *("--endpoint", emulator.url, "--wait", "--summary", str(file)),
                 ],
                 cwd=place.folder,
-                env=bare(place.folder / "home"),
                 capture_output=True,
                 text=True,
                 timeout=900,
