@@ -116,7 +116,11 @@ def keep(starter: int, home: Path) -> int:
     for number in STOPS:  # None of them interrupts, or some of them would be left running.
         signal.signal(number, lambda number, _: told.append(number))
     components: dict[str, psutil.Popen] = {}
-    nodes = None if NODE_SERVER in os.environ or not PYTHON.exists() else node_server(home)
+    own = tempfile.TemporaryDirectory(prefix="retake-")
+    nodes = None
+    if NODE_SERVER not in os.environ and os.access(PYTHON, os.X_OK):
+        os.environ[NODE_SERVER] = f"{own.name}/nodes"
+        nodes = node_server(home)
     for name, options in COMPONENTS.items():
         with (home / "logs" / f"{name}.log").open("wb") as log:
             components[name] = psutil.Popen(
@@ -125,28 +129,29 @@ def keep(starter: int, home: Path) -> int:
     ended = None
     while ended is None and not told and not select.select([starter], [], [], 0.2)[0]:
         ended = next((name for name, process in components.items() if process.poll() is not None), None)
-        if nodes and nodes.poll() == 0:  # The project's code has changed.
-            nodes = node_server(home)
+        if nodes and nodes.poll() is not None:
+            if nodes.returncode == 1:
+                print(
+                    f"airflow: no node server, so tasks take longer; {home}/logs/node-server.log says why", flush=True
+                )
+            nodes = None if nodes.returncode == 1 else node_server(home)  # The code has changed, or it was killed.
     if ended:
         log_file = home / "logs" / f"{ended}.log"
         print(f"airflow: its {ended} has ended, so all of it stops; {log_file} says why", file=sys.stderr)
     stop(components)
+    own.cleanup()
     return 1 if ended else 0
 
 
 def node_server(home: Path) -> psutil.Popen:
-    """Starts the server that imports once what tasks import, and names it to the components."""
+    """Starts the server that imports once what tasks import."""
     import psutil
 
-    if NODE_SERVER not in os.environ:
-        os.environ[NODE_SERVER] = f"{tempfile.mkdtemp(prefix='retake-')}/nodes"
-    place = Path(os.environ[NODE_SERVER])
-    place.parent.mkdir(mode=0o700, exist_ok=True)
     # As the DAG gives a task its environment.
     told = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_", "PYTHON"))}
     with (home / "logs" / "node-server.log").open("ab") as log:
         return psutil.Popen(
-            [PYTHON, "-m", "pipelines.node_server", place],
+            [PYTHON, "-m", "pipelines.node_server", os.environ[NODE_SERVER]],
             cwd=PROJECT,
             env={**told, NODE_SERVER: ""},
             stdin=subprocess.PIPE,  # Which ends with this process, and the server with it.

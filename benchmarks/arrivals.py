@@ -109,7 +109,11 @@ def story(way: Way, x: np.ndarray, y: np.ndarray, test: head.Rows, seed: int) ->
             for name, known in ((OLD, True), (NEW, False))
         }
         told = {name: _compared(fitted, service.head, parts) for name, parts in slices.items() if parts}
-        blessed = not (doubt(told, GATE.min_new_ratio) or any(each.worse for each in told.values()))
+        answers = {
+            str(key): _right_answers(fitted, each.eval) for key, each in chosen.items() if key not in service.known
+        }
+        in_doubt = OLD in told and doubt(told[OLD].candidate, answers, GATE.confidence, GATE.min_new_ratio)
+        blessed = not (in_doubt or any(each.worse for each in told.values()))
         if blessed:
             known = service.known if way.start == "warm" else set()
             service = Service(fitted, penalty, known | set(chosen))
@@ -118,8 +122,7 @@ def story(way: Way, x: np.ndarray, y: np.ndarray, test: head.Rows, seed: int) ->
         old.append(_accuracy(service.head, test))
         verdicts.append(blessed)
         if number != WRONG:
-            right += round(_accuracy(service.head, files[number].eval) * len(files[number].eval.labels))
-            pictures += len(files[number].eval.labels)
+            right, pictures = np.add((right, pictures), _right_answers(service.head, files[number].eval))
     return Story(old, (right, pictures), verdicts)
 
 
@@ -183,6 +186,10 @@ def _compared(candidate: head.Head, service: head.Head, parts: Sequence[head.Row
     now, then = (_answers(model, rows) == rows.labels for model in (candidate, service))
     gained, lost, both = (int(which.sum()) for which in (now & ~then, then & ~now, now & then))
     return compare(gained, lost, both, len(rows.labels), GATE.confidence, GATE.max_regression)
+
+
+def _right_answers(model: head.Head, rows: head.Rows) -> tuple[int, int]:
+    return int((_answers(model, rows) == rows.labels).sum()), len(rows.labels)
 
 
 def _answers(model: head.Head, rows: head.Rows) -> np.ndarray:

@@ -80,6 +80,8 @@ def main(pictures: Path, records: Path, weights: Path, work: Path, splits: int) 
                     continue
                 if not settings.startswith(BASELINE):
                     place.put(records / name, ARRIVED)
+                elif (place.folder / "data" / ARRIVED).exists():
+                    sys.exit(f"{place.folder} is of another order of settings; give another WORK")
                 gate = () if settings in (BASELINE, SHIPPED) else (NEVER_BLESSED,)
                 told = place.measure(place.run(*overrides, *gate), hot_dogs)
                 rows.append({"split": split, "file": file, "settings": settings, **told})

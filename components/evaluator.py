@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +126,16 @@ class Executor(executor.Executor):
         # TFMA names the models where there are two of them.
         metrics = readable_metrics(evaluation.uri, "" if obstacle else outcomes.CANDIDATE, classes)
         baseline = None if obstacle else readable_metrics(evaluation.uri, outcomes.BASELINE, classes)
-        comparison = None if obstacle else _compare(evaluation.uri, _card(baselines[0]).get("sources"), gate)
+        rows = [] if obstacle else [*outcomes.read(evaluation.uri)]
+        sources = None if obstacle else _card(baselines[0]).get("sources")
+        comparison = None if obstacle else _compare(rows, sources, gate)
         evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(metrics))
         evaluation.set_string_custom_property(BASELINE_METRICS_PROPERTY, json.dumps(baseline))
         told = {name: each.model_dump() for name, each in comparison.items()} if comparison else None
         evaluation.set_string_custom_property(COMPARISON_PROPERTY, json.dumps(told))
-        doubt = rule.doubt(comparison or {}, gate.min_new_ratio)
+        old = (comparison or {}).get(rule.OLD)
+        new = _right_answers(rows, sources or {}) if old else {}
+        doubt = rule.doubt(old.candidate, new, gate.confidence, gate.min_new_ratio) if old else None
         if doubt or any(each.worse for each in (comparison or {}).values()):
             _refuse(blessing)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
@@ -178,17 +183,27 @@ class GatedEvaluator(Evaluator):
         self.spec.exec_properties[GATE_PROPERTY] = gate.model_dump_json()
 
 
-def _compare(evaluation: str, sources: dict[str, int] | None, gate: EvaluatorSection) -> dict[str, Comparison]:
+def _right_answers(rows: list[dict[str, Any]], known: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Record file that is not known → the candidate's right answers to its pictures, and their number."""
+    new = {(row["source"], row["sha256"], row["label"]): row for row in rows if row["source"] not in set(known)}
+    pictures = Counter(source for source, _, _ in new)
+    right = Counter(row["source"] for row in new.values() if row[outcomes.CANDIDATE] == row["label"])
+    return {source: (right[source], number) for source, number in pictures.items()}
+
+
+def _compare(
+    rows: list[dict[str, Any]], sources: dict[str, int] | None, gate: EvaluatorSection
+) -> dict[str, Comparison]:
     """The comparison by slice.
 
     Args:
-      evaluation: the folder with the pictures' outcomes.
+      rows: the pictures' outcomes.
       sources: of the card of the model in service; None where it has none.
       gate: bounds and confidence.
     """
     right: dict[tuple[str, str], tuple[bool, bool]] = {}
     old = set()
-    for row in outcomes.read(evaluation):
+    for row in rows:
         picture = row["sha256"], row["label"]
         right[picture] = row[outcomes.CANDIDATE] == row["label"], row[outcomes.BASELINE] == row["label"]
         if sources is not None and row["source"] in sources:

@@ -51,7 +51,7 @@ class StartStrategy(resolver.ResolverStrategy):
 def _last_blessing(
     input_dict: dict[str, list[types.Artifact]], examples: Set[str] = frozenset()
 ) -> types.Artifact | None:
-    """The last one of a model that was trained on other examples than those."""
+    """The latest blessing of a model that was not trained on `examples`, which are addresses."""
     blessings = (
         blessing
         for blessing in input_dict["model_blessing"]

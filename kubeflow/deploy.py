@@ -32,7 +32,7 @@ PROJECT_NUMBER = "NUMBER-OF-THE-PROJECT"
 """These stand for what gcloud has to be asked first: Cloud Storage's own account, and the number of the project."""
 
 LABEL = "retake"
-"""Of a bucket or registry that `create` made: the name of its deployment."""
+"""Of a bucket or registry that `create` made: whose it is."""
 
 SHARED = "more_than_one"
 """What the label says of a bucket once another deployment uses it: no deployment has this name."""
@@ -45,7 +45,7 @@ Now build kubeflow/Dockerfile, push it as IMAGE={to.region}-docker.pkg.dev/{to.p
 once. From then on, records that land below gs://{to.records}/{to.prefix} start it."""
 
 
-NOT_THERE = re.compile(r"not.?found|404|does not exist", re.IGNORECASE)
+NOT_THERE = re.compile(r"not.?found|\b404\b|does not exist", re.IGNORECASE)
 
 
 class Settings(NamedTuple):
@@ -76,6 +76,11 @@ class Settings(NamedTuple):
     @property
     def submitter(self) -> str:
         return f"{self.name.replace('-', '_')}_submitter"
+
+    @property
+    def owner(self) -> str:
+        """Tells this deployment from all others, as buckets are everybody's; at most 63 characters, as in a label."""
+        return f"{self.name}_{self.project}_{self.region}"[:63]
 
     @property
     def queue(self) -> str:
@@ -132,19 +137,19 @@ class Grant(NamedTuple):
 def things(to: Settings) -> Iterator[Thing]:
     """What is made before any role is granted on it, in this order."""
     here = f"--location={to.region}"
-    labelled = (f"value(labels.{LABEL})", to.name)
+    label = f"value(labels.{LABEL})"
     private = ["--uniform-bucket-level-access", "--public-access-prevention"]
     for bucket in dict.fromkeys((to.bucket, to.records)):
         url, buckets = f"gs://{bucket}", ["storage", "buckets"]
         # gcloud creates no bucket with a label. One whose label never came counts as found, and is left.
-        label = [*buckets, "update", url, f"--update-labels={LABEL}"]
+        update = [*buckets, "update", url, f"--update-labels={LABEL}"]
         yield Thing(
             f"bucket {url}",
             [*buckets, "describe", url],
-            [[*buckets, "create", url, here, *private], [*label[:-1], f"{label[-1]}={to.name}"]],
+            [[*buckets, "create", url, here, *private], [*update[:-1], f"{update[-1]}={to.owner}"]],
             ["storage", "rm", url, "--recursive"],
-            labelled,
-            [*label[:-1], f"{label[-1]}={SHARED}"],
+            (label, to.owner),
+            [*update[:-1], f"{update[-1]}={SHARED}"],
         )
     # Builds of functions move tags of theirs, such as latest.
     for name, images, tags in (
@@ -158,7 +163,7 @@ def things(to: Settings) -> Iterator[Thing]:
             [*repository, "describe", name, here],
             [[*repository, "create", name, here, *kind, *tags]],
             [*repository, "delete", name, here],
-            labelled,
+            (label, to.name),
         )
     for role in ("runner", "function", "trigger", "build"):
         accounts = ["iam", "service-accounts"]
@@ -335,7 +340,7 @@ class Gcloud:
             return self.call(question(thing))
         except Failed as error:
             # Of a bucket that is someone else's, making one of that name says more.
-            if NOT_THERE.search(str(error)) or (wanted and "403" in str(error)):
+            if NOT_THERE.search(str(error)) or (wanted and re.search(r"\b403\b", str(error))):
                 return None
             raise
 
@@ -384,7 +389,8 @@ class Gcloud:
 
     def refuse(self, thing: Thing) -> None:
         """Stops where a thing is there and is someone else's."""
-        mine, problem = thing.shows[1], f"{thing.what} is there and is someone else's: give another --name"
+        mine, delete = thing.shows[1], self.shell(thing.delete or [])
+        problem = f"{thing.what} is there, and someone else's or never whole: give another --name, or say {delete}"
         if self.dry_run:
             stop = f"{{ echo {shlex.quote(problem)} >&2; exit 1; }}"
             self.if_there(thing, f'[ "$made" = {shlex.quote(mine)} ] || {stop}')
@@ -417,6 +423,8 @@ def create(to: Settings, gcloud: Gcloud) -> None:
 
 def destroy(to: Settings, gcloud: Gcloud, data: bool) -> None:
     """Takes away what `create` made, and the buckets with all that is in them only if `data`."""
+    if gcloud.dry_run:
+        gcloud.ask()  # Ends the script here where gcloud cannot be asked, lest all counts as not there.
     gcloud.take_away(function(to))
     for grant in reversed(list(grants(to._replace(dataflow=True)))):  # Any call before may have been for Dataflow.
         if grant.member != STORAGE_AGENT:  # Other triggers of the project need it, too.
@@ -508,7 +516,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--name",
-        type=_is(r"[a-z][-a-z0-9]{3,19}[a-z0-9]", "5 to 21 of a-z, 0-9 and -"),
+        type=_is(
+            r"(?!.*-function$)[a-z][-a-z0-9]{3,19}[a-z0-9]", "5 to 21 of a-z, 0-9 and -, without -function at the end"
+        ),
         default="retake",
         help="begins all names; another for each deployment of a project",
     )

@@ -1,16 +1,16 @@
 """Imports once what nodes import, and forks for each node: `python -m pipelines.node_server [SOCKET]`.
 
-It says where it listens, and ends when its standard input does. Without SOCKET, which lies in a folder of its own, it
-also ends after a while without a node.
+It says where it listens, and ends when its standard input does, and when code that it has imported has changed. Without
+SOCKET it also ends after a while without a node.
 Importing TFX, TensorFlow and Beam takes a process 4 to 10 seconds. `python -m pipelines.run`, `pipelines.run_node` and
-`components.vertex` hand their work over to a server that RETAKE_NODE_SERVER names (see retake/handover.py).
+`components.vertex` hand their work over to a server that RETAKE_NODE_SERVER names (see retake/handover.py);
+`pipelines.run` only where TF_CPP_MIN_LOG_LEVEL is 3, as it is here.
 Nothing here may begin a thread or run an operation of TensorFlow: a fork has neither threads nor what they hold.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -29,6 +29,7 @@ IMPORTS = (
     "components.resolver",
     "components.trainer",
     "components.transform",
+    "scipy.stats",
     "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor",
     "tfx.orchestration.kubeflow.v2.file_based_example_gen.driver",
 )
@@ -40,8 +41,14 @@ if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # As its clients do, whose environment has to be the same.
     named = sys.argv[1:]
     place = Path(named[0] if named else f"{tempfile.mkdtemp(prefix='retake-')}/nodes")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(place))
-        listener.listen(64)  # A node waits for the imports rather than do them, too.
-        print(place, flush=True)
-        handover.serve(listener, IMPORTS, None if named else IDLE)
+    try:
+        listener = handover.listen(place)
+    except OSError as error:
+        sys.exit(f"pipelines.node_server: cannot listen at {place}: {error.strerror or error}")
+    print(place, flush=True)
+    code = handover.serve(listener, IMPORTS, None if named else IDLE)
+    if code is not None:
+        if not named:
+            place.parent.rmdir()
+        sys.stderr.flush()
+        os._exit(code)

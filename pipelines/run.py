@@ -41,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     command = shlex.join([_python(), "-m", "pipelines.run", *arguments])
     try:
+        if __name__ == "__main__":
+            handover.hand_over()
         _check(options, parser)
         config = configuration.load(options.config, _overrides(options))
         if options.show_config:
@@ -158,7 +160,6 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 if __name__ == "__main__":
     _have_streams()
-    handover.hand_over()
     code = main()
     if code == INTERRUPTED:  # Threads of Beam and TensorFlow would hold up the exit; all that goes on is on disk.
         sys.stdout.flush()

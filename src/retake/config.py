@@ -229,8 +229,8 @@ class EvaluatorSection(Section):
     )
     min_new_ratio: Share = Field(
         0.5,
-        description="Least accuracy on new pictures, as a share of that on old ones. A candidate that is clearly below "
-        "is refused, as the labels of the new record files are in doubt; 0 for no such bound.",
+        description="Least accuracy on the pictures of a new record file, as a share of that on old pictures. A "
+        "candidate that is clearly below is refused, as the file's labels are in doubt; 0 for no such bound.",
     )
     confidence: float = Field(
         0.95,

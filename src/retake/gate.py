@@ -102,29 +102,37 @@ def in_words(comparisons: Mapping[str, Comparison]) -> str:
     return "; ".join(told)
 
 
-def doubt(comparisons: Mapping[str, Comparison], min_new_ratio: float) -> str | None:
-    """Why the labels of the new pictures are in doubt, or None.
+def doubt(old: float, new: Mapping[str, tuple[int, int]], confidence: float, min_new_ratio: float) -> str | None:
+    """Why labels of new pictures are in doubt, or None.
 
     A candidate that has trained on new pictures answers their eval pictures about as well as the old ones, unless the
-    old pictures taught it other labels. The labels are in doubt where it answers too few of them right: where, with an
-    accuracy of `min_new_ratio` times that on the old pictures, so few are less probable than (1 − confidence) / 2.
+    old pictures taught it other labels. The labels of a record file are in doubt where it answers too few of the file's
+    pictures right: where, with an accuracy of `min_new_ratio` times that on the old pictures, so few are less probable
+    than (1 − confidence) / 2. The same is asked of all new files together.
 
     Args:
-      comparisons: those of `OLD` and `NEW`; without either, nothing is in doubt.
+      old: the candidate's accuracy on old pictures.
+      new: record file → the candidate's right answers to its eval pictures, and their number.
+      confidence: as for `compare`.
       min_new_ratio: 0 to 1; at 0, nothing is in doubt.
     """
     from scipy.stats import binom
 
-    old, new = (comparisons.get(name) for name in (OLD, NEW))
-    if old is None or new is None:
-        return None
-    right = round(new.candidate * new.pictures)
-    if binom.cdf(right, new.pictures, min_new_ratio * old.candidate) >= (1 - new.confidence) / 2:
+    together = f"all {len(new)} new record files"
+    files = {**new, together: tuple(map(sum, zip(*new.values(), strict=True)))} if len(new) > 1 else new
+    few = {
+        file: f"{right:,} of {pictures:,} pictures right in {file}"
+        for file, (right, pictures) in files.items()
+        if binom.cdf(right, pictures, min_new_ratio * old) < (1 - confidence) / 2
+    }
+    if len(few) > 1:
+        few.pop(together, None)
+    if not few:
         return None
     return (
-        f"it answers {right:,} of {new.pictures:,} new pictures right, and {old.candidate:.0%} of the old ones, so the "
-        "labels of the new record files are in doubt: look at them, and take the files away or pack them again; if the "
-        "labels are right, lower evaluator.min_new_ratio"
+        f"it answers {' and '.join([*few.values()][:5])}, and {old:.0%} of the old ones, so labels are in doubt there: "
+        "look at them, and take the files away or pack them again; if the labels are right, lower "
+        "evaluator.min_new_ratio"
     )
 
 

@@ -12,6 +12,7 @@ A server imports once, listens on a Unix socket and forks for each process that 
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import importlib
 import json
@@ -19,7 +20,6 @@ import os
 import resource
 import runpy
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -44,6 +44,8 @@ _AT_IMPORT = (
 )
 """How variables begin that count when a library is imported, so a fork cannot take them from its caller."""
 _RELAYED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_HANDLERS = {signal.SIGINT: signal.default_int_handler}
+"""What a new Python does with a signal, where it is not the system's own."""
 _FLAGS = (
     *("dev_mode", "dont_write_bytecode", "ignore_environment", "inspect", "isolated", "no_site", "no_user_site"),
     *("optimize", "bytes_warning", "utf8_mode", "hash_randomization"),
@@ -61,6 +63,8 @@ def hand_over() -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.settimeout(_PATIENCE)
+            if os.stat(place).st_uid != os.geteuid():  # noqa: PTH116
+                return  # It would get all that this process knows.
             connection.connect(place)
             if connection.recv(1) != b"?":
                 return
@@ -132,16 +136,39 @@ def _end(code: int) -> None:
     os._exit(code)
 
 
-def serve(listener: socket.socket, names: Iterable[str], idle: float | None) -> None:
-    """Imports, and forks for each process that asks; returns in a child only, when its command has come to its end.
+def listen(place: Path) -> socket.socket:
+    """A socket of this user's alone, in the place of one that a killed server has left.
+
+    Raises:
+      OSError: it cannot be there, or another server listens.
+    """
+    listener = socket.socket(socket.AF_UNIX)
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as other:
+        if other.connect_ex(str(place)) == errno.ECONNREFUSED:
+            place.unlink()
+    mask = os.umask(0o077)
+    try:
+        listener.bind(str(place))
+    finally:
+        os.umask(mask)
+    listener.listen(64)  # A process waits for the imports rather than do them, too.
+    return listener
+
+
+def serve(listener: socket.socket, names: Iterable[str], idle: float | None) -> int | None:
+    """Imports, and forks for each process that asks.
 
     The server ends when its standard input does, when nobody has asked for a while, and when code that it has imported
-    has changed; with 1 if that was while it imported, so that none is started again and again in vain.
+    has changed. Its socket's file is removed then.
 
     Args:
-      listener: the socket, in a folder of its own that is this user's alone, and is removed.
+      listener: of `listen`.
       names: of modules.
       idle: seconds; None for ever.
+
+    Returns:
+      In the server 0, or 1 if code has changed while it imported, so that none is started again and again in vain.
+      In a child None, when its command has come to its end.
     """
     place = Path(listener.getsockname())
     since, kind, before = time.time_ns(), _kind(), {*os.environ}
@@ -151,11 +178,14 @@ def serve(listener: socket.socket, names: Iterable[str], idle: float | None) -> 
             importlib.import_module(name)
     made = {name: value for name, value in os.environ.items() if name not in before}
     imported = _imported()
-    fresh = all(changed < since for changed, _ in imported.values())
+    if changed := [file for file, (when, _) in imported.items() if when >= since]:
+        print(f"no node is forked: {changed[0]} has changed while it was imported", file=sys.stderr)
+        place.unlink(missing_ok=True)
+        return 1
     signal.signal(signal.SIGCHLD, _reap)
     gc.collect()
     gc.freeze()  # Else a child's first collection copies all that was imported.
-    while fresh:
+    while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [], idle)
         if listener not in ready or sys.stdin in ready:
             break
@@ -166,10 +196,10 @@ def serve(listener: socket.socket, names: Iterable[str], idle: float | None) -> 
             listener.close()
             module = _keep(connection, kind, made)
             runpy.run_module(module, run_name="__main__", alter_sys=True)
-            return
+            return None
         connection.close()
-    shutil.rmtree(place.parent, ignore_errors=True)
-    os._exit(0 if fresh else 1)
+    place.unlink(missing_ok=True)
+    return 0
 
 
 def _reap(*_: object) -> None:
@@ -253,8 +283,8 @@ def _become(asked: Any, files: list[int], keeper: int) -> None:
     for file in files:
         os.close(file)
     os.umask(asked["umask"])
-    for number in asked["ignored"]:
-        signal.signal(number, signal.SIG_IGN)
+    for number in _RELAYED:  # The server may ignore some, as a shell's background job does.
+        signal.signal(number, signal.SIG_IGN if number in asked["ignored"] else _HANDLERS.get(number, signal.SIG_DFL))
     signal.pthread_sigmask(signal.SIG_SETMASK, asked["blocked"])
     os.environ.clear()
     os.environ.update(asked["environment"])

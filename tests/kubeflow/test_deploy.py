@@ -285,7 +285,7 @@ def test_a_function_of_someone_else_is_not_replaced(cloud: Cloud) -> None:
 def test_a_bucket_that_two_deployments_use_outlives_both(cloud: Cloud) -> None:
     other = [*WHERE, "--name", "other", "--records", "other-records/hotdog"]
     assert cloud.deploy(*WHERE).returncode == 0
-    assert "used by retake, too" in cloud.deploy(*other).stdout
+    assert "used by retake_my-project_europe-west4, too" in cloud.deploy(*other).stdout
     for options in (other, WHERE):
         assert cloud.deploy(*options).returncode == 0
         done = cloud.deploy("destroy", "--delete-data", *options)

@@ -130,26 +130,30 @@ def test_where_nothing_is_new_no_slice_is_named(only):
 class TestLabelsInDoubt:
     """Too few right answers on new pictures, beside those on old ones."""
 
-    def told(self, right: int, new: int, min_new_ratio: float = 0.5, slices: tuple[str, str] = (OLD, NEW)):
-        old = compare(0, 0, 180, 200, 0.95, 0)
-        return doubt(dict(zip(slices, (old, compare(0, 0, right, new, 0.95, 0)), strict=True)), min_new_ratio)
+    def told(self, *new: tuple[int, int], old: float = 0.9, min_new_ratio: float = 0.5):
+        files = {f"{'ab'[number]}.tfrecord": each for number, each in enumerate(new)}
+        return doubt(old, files, 0.95, min_new_ratio)
 
-    def test_few_right_answers_are_said_with_what_to_do(self):
-        assert self.told(1, 15) == (
-            "it answers 1 of 15 new pictures right, and 90% of the old ones, so the labels of the new record files are "
-            "in doubt: look at them, and take the files away or pack them again; if the labels are right, lower "
+    def test_few_right_answers_are_said_with_the_file_and_what_to_do(self):
+        assert self.told((1, 15)) == (
+            "it answers 1 of 15 pictures right in a.tfrecord, and 90% of the old ones, so labels are in doubt there: "
+            "look at them, and take the files away or pack them again; if the labels are right, lower "
             "evaluator.min_new_ratio"
         )
+
+    def test_a_file_is_found_beside_a_right_one(self):
+        assert "1 of 15 pictures right in b.tfrecord, and" in self.told((14, 15), (1, 15))
+
+    def test_files_too_small_to_be_judged_alone_are_judged_together(self):
+        assert self.told((0, 4)) is None
+        assert "0 of 8 pictures right in all 2 new record files, and" in self.told((0, 4), (0, 4))
 
     @pytest.mark.parametrize(("right", "new"), [(2, 15), (0, 6), (385, 1000)])
     def test_the_bound_is_a_binomial_test_at_half_of_the_old_accuracy(self, right, new):
         for more in (right - 1, right, right + 1, right + 60):
             if 0 <= more <= new:
-                assert bool(self.told(more, new)) == (binom.cdf(more, new, 0.45) < 0.025)
+                assert bool(self.told((more, new))) == (binom.cdf(more, new, 0.45) < 0.025)
 
-    def test_few_pictures_or_no_bound_or_no_old_pictures_leave_no_doubt(self):
-        assert self.told(0, 4) is None
-        assert self.told(0, 1000, min_new_ratio=0) is None
-        assert self.told(0, 1000, slices=(OLD, TOGETHER)) is None
-        assert self.told(0, 1000, slices=(TOGETHER, NEW)) is None
-        assert doubt({}, 0.5) is None
+    def test_no_bound_or_nothing_new_leaves_no_doubt(self):
+        assert self.told((0, 1000), min_new_ratio=0) is None
+        assert self.told() is None

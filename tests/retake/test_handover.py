@@ -14,13 +14,12 @@ import pytest
 from vertex_emulator import is_running, until
 
 SERVER = """
-import socket, sys
+import sys
+from pathlib import Path
 from retake import handover
-listener = socket.socket(socket.AF_UNIX)
-listener.bind(sys.argv[1])
-listener.listen(8)
+listener = handover.listen(Path(sys.argv[1]))
 print("listening", flush=True)
-handover.serve(listener, ["tiny.imported"], float(sys.argv[2]))
+sys.exit(handover.serve(listener, ["tiny.imported"], float(sys.argv[2])))
 """
 TASK = """
 import os, signal, sys, time
@@ -194,7 +193,8 @@ def test_changed_code_ends_the_server(server: Server) -> None:
     (server.package / "imported.py").write_text("changed = True\n")
     assert server.ran("")[1] == "fresh"
     assert server.process.wait(10) == 0
-    assert not server.place.parent.exists()
+    assert not server.place.exists()
+    assert server.place.parent.exists()
 
 
 @pytest.mark.parametrize(
@@ -242,3 +242,42 @@ def test_a_server_that_nobody_asks_ends(tmp_path: Path) -> None:
 def test_a_server_ends_with_what_started_it(server: Server) -> None:
     server.end()
     assert server.process.returncode == 0
+
+
+def test_a_socket_that_a_killed_server_left_is_taken_and_that_of_a_living_one_is_not(server: Server) -> None:
+    for ends in (signal.SIGKILL, None):
+        again = subprocess.Popen(
+            [sys.executable, "-c", SERVER, str(server.place), "60"],
+            env=server.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if ends:
+            assert "Address already in use" in again.communicate(timeout=20)[1]
+            server.process.kill()
+            server.process.wait()
+        else:
+            assert again.stdout and again.stdout.readline() == "listening\n"
+            assert server.ran("")[1] == "forked"
+            again.communicate(timeout=20)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a socket to another user")
+def test_a_socket_of_another_user_is_not_asked(server: Server) -> None:
+    os.chown(server.place, 65534, -1)
+    assert server.ran("")[1] == "fresh"
+    assert server.place.stat().st_mode & 0o077 == 0
+
+
+def test_a_server_in_the_background_of_a_shell_gives_a_command_its_signals(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        server = Server(tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    process, _ = running(server)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == -signal.SIGINT
+    server.end()
