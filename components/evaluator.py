@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -183,9 +183,9 @@ class GatedEvaluator(Evaluator):
         self.spec.exec_properties[GATE_PROPERTY] = gate.model_dump_json()
 
 
-def _right_answers(rows: list[dict[str, Any]], known: Iterable[str]) -> dict[str, tuple[int, int]]:
+def _right_answers(rows: list[dict[str, Any]], known: Container[str]) -> dict[str, tuple[int, int]]:
     """Record file that is not known → the candidate's right answers to its pictures, and their number."""
-    new = {(row["source"], row["sha256"], row["label"]): row for row in rows if row["source"] not in set(known)}
+    new = {(row["source"], row["sha256"], row["label"]): row for row in rows if row["source"] not in known}
     pictures = Counter(source for source, _, _ in new)
     right = Counter(row["source"] for row in new.values() if row[outcomes.CANDIDATE] == row["label"])
     return {source: (right[source], number) for source, number in pictures.items()}
