@@ -8,7 +8,8 @@ What is measured stays below WORK, and a second call goes on where the first one
     python -m benchmarks.hotdog IMAGES RECORDS WEIGHTS WORK
 
 IMAGES holds the folders food, sandwich, taco and `hot dog`, RECORDS the files taco_bias.tfrecord and
-sandwich_bias.tfrecord, WEIGHTS those of EfficientNetV2B0. A split takes about ten minutes on 2 cores.
+sandwich_bias.tfrecord, WEIGHTS those of EfficientNetV2B0. A split takes about three
+quarters of an hour on 2 cores, most of it fine-tuning.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ BASELINE, SHIPPED = "baseline", "as shipped"
 FRESH = "trainer.start=fresh"
 FINE_TUNED = ("trainer.fine_tune_layers=20", "trainer.fine_tune_learning_rate=1e-4")
 BATCH = 32
+"""Pictures that a model is asked about at once."""
 SETTINGS: dict[str, tuple[str, ...]] = {
     f"{BASELINE}, fine-tuned": (FRESH, *FINE_TUNED),
     "fresh, new_share 0.1": (FRESH, "trainer.new_share=0.1"),
