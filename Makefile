@@ -8,7 +8,7 @@ run: setup ## train, gate and push a model on the embedded sample, then chart wh
 	@.venv/bin/retake results --images "data/sample/hot dog" --model sample=models/sample --output data/sample/results
 
 airflow: setup setup-airflow ## start an Airflow of your own on this machine, with the embedded sample's pipeline in it
-	@.venv/bin/python -m pipelines.run --runner airflow
+	@.venv/bin/python -m pipelines.run --runner airflow --root runs/sample-airflow --models models/sample-airflow
 	@.ci/airflow
 
 vertex-demo: setup setup-function ## show on this machine what happens on Vertex AI when records land in a bucket

@@ -203,8 +203,8 @@ def _accuracy(model: head.Head, rows: head.Rows) -> float:
 
 def main(images: Path, test: Path, weights: Path, store: Path, seeds: int, plot: Path) -> None:
     """Prints the table and writes the plot."""
-    x, y = features_of(images, weights, store / "images.npz")
-    test_x, test_y = features_of(test, weights, store / "test.npz")
+    x, y = features_of(images, weights, store / "images")
+    test_x, test_y = features_of(test, weights, store / "test")
     asked = head.Rows(test_x, test_y, np.ones(len(test_y), "float32"))
     print(
         f"Mean and standard deviation over {seeds} orders of the pictures, in percent; {len(test_y)} test pictures; "

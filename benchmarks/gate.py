@@ -135,7 +135,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__)
     parser.add_argument("images", type=Path, metavar="IMAGES", help="has a folder of pictures for each class")
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights of EfficientNetV2B0 without its top")
-    parser.add_argument("features", type=Path, metavar="FEATURES", help="file that keeps the features, such as x.npz")
+    parser.add_argument("features", type=Path, metavar="FEATURES", help="folder that keeps the features")
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
     main(options.images, options.weights, options.features, options.seed)

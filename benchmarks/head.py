@@ -63,7 +63,7 @@ def main(backbone: str, weights: str, sets: list[str], store: Path) -> None:
             whole = pixels(chosen).map(lambda picture: tf.cast(picture, "uint8"))
             return network.predict(whole.batch(8), verbose=0)
 
-        features = of_pictures(digests, kept.replace(".npz", f"-{name}-{folder.name}.npz"), compute)
+        features = of_pictures(digests, f"{kept}-{name}-{folder.name}", compute)
         return Pictures(features, np.array([label for _, label in files]), digests)
 
     console = Console()

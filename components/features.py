@@ -1,6 +1,7 @@
-"""What a frozen backbone says of each picture, computed once per picture and kept from run to run.
+"""What a frozen backbone says of each picture, computed once for each network and kept from run to run.
 
-When records arrive, only their pictures go through the network; the others' features are on file.
+When records arrive, only their pictures go through the network. A store is a folder: each run adds a file with the
+features that it computed, and changes none, so that runs at the same time do no harm to one another.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import uuid
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,24 +23,18 @@ from retake import durable
 _log = logging.getLogger("retake")
 
 
-def of_pictures(
-    digests: Sequence[bytes],
-    store: str | None,
-    compute: Callable[[np.ndarray], np.ndarray],
-    others: Sequence[bytes] = (),
-) -> np.ndarray:
+def of_pictures(digests: Sequence[bytes], store: str | None, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Features of pictures, each different picture's computed at most once.
 
     Args:
       digests: what identifies each of the n pictures.
-      store: file that keeps features for the next run, local or gs://; None keeps nothing.
+      store: folder that keeps features for the next run, local or gs://; None keeps nothing.
       compute: takes bool[n], the pictures to compute, and returns their features, float32[pictures, features].
-      others: pictures whose features stay in the store, if they are there; those of all others are forgotten.
 
     Returns:
       float32[n, features].
     """
-    known = _read(store) if store else {}
+    known = _read(store, set(digests)) if store else {}
     missing, seen = np.zeros(len(digests), bool), set(known)
     for i, digest in enumerate(digests):
         missing[i] = digest not in seen
@@ -47,37 +43,38 @@ def of_pictures(
         _log.info("features: %d pictures are known, %d are new", len(digests) - missing.sum(), missing.sum())
     if missing.any():
         new = [digest for digest, is_missing in zip(digests, missing, strict=True) if is_missing]
-        known |= zip(new, compute(missing), strict=True)
+        computed = np.asarray(compute(missing))
         if store:
-            kept = dict.fromkeys([*digests, *others])
-            _write(store, {digest: known[digest] for digest in kept if digest in known})
+            _add(store, new, computed)
+        known |= zip(new, computed, strict=True)
     return np.stack([known[digest] for digest in digests])
 
 
 def store_for(folder: str, network: dict[str, object]) -> str:
-    """The file for a network's features, named for all that they depend on."""
+    """The folder for a network's features, named for all that they depend on."""
     key = hashlib.sha256(json.dumps(network, sort_keys=True).encode()).hexdigest()
-    return f"{folder}/{key[:32]}.npz"
+    return f"{folder}/{key[:32]}"
 
 
-def _read(store: str) -> dict[bytes, np.ndarray]:
-    try:
-        with tf.io.gfile.GFile(store, "rb") as file:
-            content = np.load(io.BytesIO(file.read()), allow_pickle=False)
-            return dict(zip(map(bytes, content["digests"]), content["features"], strict=True))
-    except tf.errors.NotFoundError:
-        return {}
-    except (tf.errors.OpError, zipfile.BadZipFile, EOFError, ValueError, KeyError, OSError) as error:
-        _log.info("features on file cannot be used (%s): computing them again", error)
-        return {}
+def _read(store: str, wanted: set[bytes]) -> dict[bytes, np.ndarray]:
+    found: dict[bytes, np.ndarray] = {}
+    for path in sorted(tf.io.gfile.glob(f"{store}/*.npz")):
+        try:
+            with tf.io.gfile.GFile(path, "rb") as file:
+                content = np.load(io.BytesIO(file.read()), allow_pickle=False)
+            rows = zip(map(bytes, content["digests"]), content["features"], strict=True)
+            found |= ((digest, features.copy()) for digest, features in rows if digest in wanted)
+        except (tf.errors.OpError, zipfile.BadZipFile, EOFError, ValueError, KeyError, OSError) as error:
+            _log.info("features in %s cannot be used (%s): computing them again", path, error)
+    return found
 
 
-def _write(store: str, known: dict[bytes, np.ndarray]) -> None:
+def _add(store: str, new: list[bytes], computed: np.ndarray) -> None:
     content = io.BytesIO()
-    digests = np.frombuffer(b"".join(known), np.uint8).reshape(len(known), -1)
-    np.savez(content, digests=digests, features=np.stack(list(known.values())))
+    np.savez(content, digests=np.frombuffer(b"".join(new), np.uint8).reshape(len(new), -1), features=computed)
+    path = f"{store}/{uuid.uuid4().hex}.npz"
     if "://" not in store:
-        durable.write(Path(store), content.getvalue())
+        durable.write(Path(path), content.getvalue())
         return
-    with tf.io.gfile.GFile(store, "wb") as file:  # An object appears whole or not at all.
+    with tf.io.gfile.GFile(path, "wb") as file:  # An object appears whole or not at all.
         file.write(content.getvalue())

@@ -28,6 +28,7 @@ from tfx.components.trainer import executor
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils
+from tfx.utils import path_utils
 
 from components import backbones, head
 from components.example_gen import classes_of
@@ -38,6 +39,9 @@ from retake.errors import RetakeError
 MODEL_CARD = "assets.extra/retake.json"
 """In the SavedModel's folder: {"classes": […], "backbone": …, "weights": …, "image_size": …, "pictures": n, "sources":
 {record file: pictures of it that the model was trained on}}."""
+
+BACKBONE_PROPERTY, WEIGHTS_PROPERTY = "backbone", "weights"
+"""Custom properties of the model: what its card says of them, for the run's summary."""
 
 HEAD_FILE = "assets.extra/head.npz"
 """Beside it where a later training can go on from the head: the arrays of components.head.Head, `l2`, and `network`,
@@ -58,7 +62,20 @@ _log = logging.getLogger("retake")
 
 
 class Executor(executor.GenericExecutor):
-    """TFX's Trainer, but TensorBoard's logs lie in a folder named for the run, not for an execution's number."""
+    """TFX's Trainer, but TensorBoard's logs lie in a folder named for the run, not for an execution's number, and the
+    model says which weights its network began with."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        super().Do(input_dict, output_dict, exec_properties)
+        model = artifact_utils.get_single_instance(output_dict["model"])
+        card = json.loads(_read(f"{path_utils.serving_model_dir(model.uri)}/{MODEL_CARD}"))
+        model.set_string_custom_property(BACKBONE_PROPERTY, card["backbone"])
+        model.set_string_custom_property(WEIGHTS_PROPERTY, card["weights"])
 
     def _GetFnArgs(
         self,
@@ -292,7 +309,7 @@ def _feature_store(custom_config: dict[str, Any]) -> str:
         "backbone": custom_config["model"]["backbone"],
         "image_size": custom_config["model"]["image_size"],
         "weights": custom_config["weights_fingerprint"] or custom_config["model"]["weights"],
-        "code": custom_config["code"],
+        "code": custom_config["network_code"],
         "keras": keras.__version__,
     }
     return store_for(custom_config["features"], network)
@@ -309,7 +326,7 @@ def _features(network: keras.Model, train: Split, store: str | None, side: np.nd
         progress = _Progress("features", int(chosen.sum()))
         return np.asarray(network.predict(train.pixels(chosen), verbose=0, callbacks=[progress]))
 
-    return of_pictures([train.digests[number] for number in numbers], store, compute, others=train.digests)
+    return of_pictures([train.digests[number] for number in numbers], store, compute)
 
 
 def _from_scratch(

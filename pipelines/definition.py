@@ -88,8 +88,9 @@ def compile(config: Config, file: Path, command: str, pods: dict[str, dict[str, 
 
     Raises:
       RetakeError: the weights file cannot be read.
+      UsageError: `model.weights` is auto, and ImageNet cannot be reached from here.
     """
-    weights = weight_files.resolve(config.model)
+    weights = weight_files.resolve(config.model, elsewhere=True)
     config = configuration.located(config)
     config = config.model_copy(update={"model": config.model.model_copy(update={"weights": weights.weights})})
 

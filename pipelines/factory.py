@@ -94,6 +94,7 @@ def build(
             "trainer": config.trainer.model_dump(),
             "classes": config.data.classes,
             "code": _code(trainer_function, backbones, features, head, transform_graph),
+            "network_code": _code(backbones, transform_graph),
             "features": f"{root}/features",
             "tensorboard": f"{root}/tensorboard",
         },

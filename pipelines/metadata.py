@@ -31,6 +31,9 @@ _STATES: dict[int, NodeState] = {
     metadata_store_pb2.Execution.RUNNING: "running",
 }
 
+_ATTEMPT = "attempt_begun"
+"""Custom property of an execution."""
+
 _log = logging.getLogger("retake")
 
 _get_artifacts_by_id = MetadataStore.get_artifacts_by_id
@@ -173,11 +176,12 @@ def state(execution: metadata_store_pb2.Execution) -> NodeState:
 def executions(
     connection: metadata_store_pb2.ConnectionConfig, pipeline: str, run_id: str
 ) -> dict[str, metadata_store_pb2.Execution]:
-    """Node → execution, for the nodes of a run that have begun."""
+    """Node → its last execution, for the nodes of a run that have begun. Each attempt is an execution."""
     store = MetadataStore(connection)
     context = store.get_context_by_type_and_name("pipeline_run", run_id)
     by_node: dict[str, metadata_store_pb2.Execution] = {}
-    for execution in store.get_executions_by_context(context.id) if context else []:
+    found = store.get_executions_by_context(context.id) if context else []
+    for execution in sorted(found, key=lambda each: each.id):
         for of in store.get_contexts_by_execution(execution.id):
             if of.type == "node" and of.name.startswith(f"{pipeline}."):
                 by_node[of.name.removeprefix(f"{pipeline}.")] = execution
@@ -194,8 +198,27 @@ def node(node_id: str, execution: metadata_store_pb2.Execution, before: list[Nod
     became = state(execution)
     if node_id in RESOLVERS and became == "complete" and all(node.cached for node in before):
         became = "cached"
-    seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
+    begun = max(execution.create_time_since_epoch, _attempt_begun(execution))
+    seconds = (execution.last_update_time_since_epoch - begun) / 1000
     return Node(id=node_id, state=became, seconds=seconds, cached=became == "cached")
+
+
+def mark_attempt(connection: metadata_store_pb2.ConnectionConfig, execution: Any, begun: int) -> None:
+    """Notes when the attempt began that completed an execution, where it was not the first: TFX goes on with the
+    execution of an attempt that was killed.
+
+    Args:
+      connection: of the metadata store.
+      execution: that has just been completed; changed in place.
+      begun: milliseconds since the epoch.
+    """
+    if execution.create_time_since_epoch < begun:
+        execution.custom_properties[_ATTEMPT].int_value = begun
+        MetadataStore(connection).put_executions([execution])
+
+
+def _attempt_begun(execution: metadata_store_pb2.Execution) -> int:
+    return execution.custom_properties[_ATTEMPT].int_value if _ATTEMPT in execution.custom_properties else 0
 
 
 def summarize(
@@ -234,6 +257,8 @@ def summarize(
         nodes=nodes,
         examples=counts.get("examples", {}),
         dropped=counts.get("dropped", {}),
+        backbone=outputs.get("model", {}).get("backbone"),
+        weights=outputs.get("model", {}).get("weights"),
         metrics=_json(outputs, "evaluation", "metrics"),
         baseline_metrics=_json(outputs, "evaluation", "baseline_metrics"),
         comparison=_json(outputs, "evaluation", "comparison"),

@@ -236,6 +236,7 @@ def launch(pipeline: Any, node_id: str, connection: Any) -> metadata_store_pb2.E
         executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
         custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
     )
+    begun = int(time.time() * 1000)
     try:
         info = node_launcher.launch()
     except Exception:
@@ -246,6 +247,7 @@ def launch(pipeline: Any, node_id: str, connection: Any) -> metadata_store_pb2.E
         found = handle.store.get_executions_by_id([info.execution_id]) if info and info.execution_id else []
     if not found or found[0].last_known_state not in (_State.COMPLETE, _State.CACHED):
         raise UsageError("what it needs from earlier nodes of this run is not there")
+    metadata.mark_attempt(connection, found[0], begun)
     metadata.settle(connection)
     return found[0]
 

@@ -37,6 +37,8 @@ FIELDS = [
     "nodes",
     "examples",
     "dropped",
+    "backbone",
+    "weights",
     "metrics",
     "baseline_metrics",
     "comparison",

@@ -139,7 +139,8 @@ class ModelSection(Section):
     weights: str = Field(
         "auto",
         description="`imagenet` (Keras downloads them), the path of a weights file, `none` (random), or `auto`: "
-        "imagenet where it can be reached, else random with a word about it.",
+        "imagenet where it can be reached, else random with a message. Where the nodes run elsewhere (Airflow, Vertex, "
+        "Kubeflow), `auto` is imagenet or an error, never random.",
     )
     image_size: int = Field(224, ge=32, le=1024, description="Pictures become image_size × image_size pixels.")
 

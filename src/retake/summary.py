@@ -26,6 +26,7 @@ STYLES = {"complete": "green", "cached": "cyan", "failed": "bold red", "running"
 CONFUSION = "confusion"
 NARROWEST = 60
 MOST_CLASSES_IN_MATRIX = 10
+WEIGHTS = {"imagenet": "from ImageNet weights", "file": "from a weights file", "random": "from random weights"}
 LESS_IS_BETTER = ("loss", "entropy", "error")
 
 
@@ -48,11 +49,13 @@ class Summary(BaseModel):
     """What a run did. What a failed run did not come to stays empty or None.
 
     Fields:
-      run_id, runner: Which run, and "local", "beam", … that ran it.
+      run_id, runner: Which run, and "local", "airflow", "vertex" or "kubeflow", which ran it; "node" where
+        `pipelines.run_node` was called by hand.
       state: "complete" or "failed"; a run whose model was not blessed is complete.
       nodes: In the order of the pipeline.
       examples: Split → class → number of pictures.
       dropped: Reason → number of pictures left out.
+      backbone, weights: The model's network, and what it began with: "imagenet", "file" or "random".
       metrics: Of this run's model on the eval split: name → number, or → class → number, such as
         ``{"accuracy": 0.84, "precision": {"taco": 0.81}}``. None inside, or NaN, is a number not known.
         ``confusion`` is class → answered class → number of pictures.
@@ -77,6 +80,8 @@ class Summary(BaseModel):
     nodes: list[Node]
     examples: dict[str, dict[str, int]] = {}
     dropped: dict[str, int] = {}
+    backbone: str | None = None
+    weights: str | None = None
     metrics: Metrics | None = None
     baseline_metrics: Metrics | None = None
     comparison: dict[str, gate.Comparison] | None = None
@@ -141,6 +146,8 @@ def render(summary: Summary, seconds: float | None = None, nodes: bool = True) -
     if summary.examples:
         parts.append(_examples(summary.examples))
     parts += _dropped(summary)
+    if summary.backbone:
+        parts.append(Text(f"Network {summary.backbone}, {WEIGHTS[summary.weights or '']}"))
     if summary.metrics:
         parts.append(_metrics(summary.metrics, summary.baseline_metrics))
         parts += _confusion(summary.metrics)
@@ -212,7 +219,7 @@ def _confusion(metrics: Metrics) -> list[RenderableType]:
         return []
     fits = sum(len(name) + 2 for name in matrix) + max(map(len, matrix)) < NARROWEST
     rows = list(matrix) if fits else [f"{at} {name}" for at, name in enumerate(matrix, start=1)]
-    table = _table("is, answered", *(matrix if fits else map(str, range(1, len(matrix) + 1))))
+    table = _table(r"actual \ predicted", *(matrix if fits else map(str, range(1, len(matrix) + 1))))
     for name, row in zip(matrix, rows, strict=True):
         styles = {answer: "bold" if answer == name else "" if matrix[name][answer] else "dim" for answer in matrix}
         table.add_row(Text(row), *(Text(f"{matrix[name][answer]:,}", style) for answer, style in styles.items()))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retake.config import ModelSection
-from retake.errors import RetakeError
+from retake.errors import RetakeError, UsageError
 
 IMAGENET_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 """Where keras.applications downloads from."""
@@ -36,18 +36,32 @@ class Weights(NamedTuple):
     fingerprint: str
 
 
-def resolve(model: ModelSection) -> Weights:
+def resolve(model: ModelSection, elsewhere: bool = False) -> Weights:
     """Decides `auto` and checks a file.
+
+    Args:
+      model: the configuration's section.
+      elsewhere: the nodes run on other machines, which may reach more or less than this one. `auto` is then ImageNet
+        or an error, never random weights that nobody asked for.
 
     Raises:
       RetakeError: the weights file cannot be read.
+      UsageError: `auto` for nodes elsewhere, and ImageNet cannot be reached from here.
     """
     if model.weights in ("imagenet", "none"):
         return Weights(model.weights, "")
     if model.weights == "auto":
-        if model.backbone == "LeNet5" or not _imagenet_can_be_had(model.backbone):
+        if model.backbone == "LeNet5":
             return Weights("none", "")
-        return Weights("imagenet", "")
+        if _imagenet_can_be_had(model.backbone):
+            return Weights("imagenet", "")
+        if elsewhere:
+            raise UsageError(
+                "model.weights auto: ImageNet weights cannot be reached from here, and the nodes run elsewhere; give "
+                "--weights imagenet if the nodes can download them, else a weights file, or --weights none (random)"
+            )
+        _log.info("ImageNet weights cannot be reached from here: going on from random weights.")
+        return Weights("none", "")
     path = Path(model.weights).resolve()
     digest = hashlib.sha256()
     try:
@@ -70,6 +84,5 @@ def _imagenet_can_be_had(backbone: str) -> bool:
     except urllib.error.HTTPError:
         return True  # It answered.
     except OSError:
-        _log.info("ImageNet weights cannot be reached from here: going on from random weights.")
         return False
     return True

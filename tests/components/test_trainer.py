@@ -336,6 +336,19 @@ def test_what_cannot_be_gone_on_from_makes_the_start_fresh_and_is_told(in_servic
     assert said[-1].startswith("the start is fresh, not warm: ") and reason in said[-1]
 
 
+def test_features_are_kept_for_a_network_whatever_else_of_the_trainer_changes():
+    custom_config = {
+        "model": {"backbone": "MobileNetV2", "image_size": 224, "weights": "imagenet"},
+        "weights_fingerprint": "",
+        "features": "features",
+        "code": "one",
+        "network_code": "one",
+    }
+    store = trainer._feature_store(custom_config)
+    assert store == trainer._feature_store(custom_config | {"code": "another"})
+    assert store != trainer._feature_store(custom_config | {"network_code": "another"})
+
+
 def test_without_a_model_or_with_random_weights_the_start_is_fresh(said):
     assert trainer._start(None, CLASSES, "network") is None
     assert "there is no blessed model" in said[-1]

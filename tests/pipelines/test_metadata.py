@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from ml_metadata import MetadataStore
-from ml_metadata.proto.metadata_store_pb2 import ArtifactType
+from ml_metadata.proto.metadata_store_pb2 import ArtifactType, Context, ContextType, Execution, ExecutionType
 from postgres_server import Postgres, postgres_server
 
 from pipelines import metadata
 from retake.errors import RetakeError, UsageError
+
+
+def test_of_a_nodes_attempts_the_last_one_counts_and_its_seconds_are_its_own(tmp_path: Path) -> None:
+    connection = metadata.connection_config(f"sqlite:///{tmp_path}/metadata.sqlite")
+    store = MetadataStore(connection)
+    contexts = [
+        Context(type_id=store.put_context_type(ContextType(name=kind)), name=name)
+        for kind, name in (("pipeline_run", "first"), ("node", "birds.Trainer"))
+    ]
+    kind = store.put_execution_type(ExecutionType(name="Trainer"))
+    ids = []
+    for state in (Execution.FAILED, Execution.COMPLETE):
+        made = Execution(type_id=kind, last_known_state=state)
+        ids.append(store.put_execution(made, [], contexts, reuse_context_if_already_exist=True)[0])
+    last = metadata.executions(connection, "birds", "first")["Trainer"]
+    assert last.id == ids[-1]
+
+    time.sleep(0.2)
+    begun = int(time.time() * 1000)
+    metadata.mark_attempt(connection, last, begun)  # It was killed, and another attempt has completed it.
+    again = metadata.executions(connection, "birds", "first")["Trainer"]
+    assert metadata.node("Trainer", again, []).seconds == (again.last_update_time_since_epoch - begun) / 1000 < 0.2
 
 
 @pytest.fixture

@@ -207,9 +207,9 @@ def test_the_confusion_is_a_matrix_of_pictures(blessed: Summary) -> None:
     judged = Summary.model_validate(blessed.model_dump() | {"metrics": {"accuracy": 0.842, "confusion": confusion}})
 
     lines = page(judged).splitlines()
-    head = next(at for at, line in enumerate(lines) if line.startswith("is, answered"))
+    head = next(at for at, line in enumerate(lines) if line.startswith("actual"))
     assert [line.split() for line in lines[head : head + 4] if "─" not in line] == [
-        ["is,", "answered", "food", "taco"],
+        ["actual", "\\", "predicted", "food", "taco"],
         ["food", "70", "10"],
         ["taco", "0", "1,200"],
     ]
@@ -221,7 +221,7 @@ def test_many_classes_are_numbered_so_that_the_matrix_fits(blessed: Summary) -> 
     confusion = {name: dict.fromkeys(names, 3) for name in names}
     text = page(blessed.model_copy(update={"metrics": {"confusion": confusion}}), width=60)
 
-    assert "is, answered" in text and max(map(len, text.splitlines())) <= 60
+    assert r"actual \ predicted" in text and max(map(len, text.splitlines())) <= 60
     assert "10 landscape j" in text
 
 

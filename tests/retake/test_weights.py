@@ -10,7 +10,7 @@ import pytest
 
 from retake import weights
 from retake.config import ModelSection
-from retake.errors import RetakeError
+from retake.errors import RetakeError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +34,14 @@ def test_where_imagenet_weights_cannot_be_reached_the_default_says_so_in_one_lin
     with caplog.at_level("INFO", "retake"):
         assert resolve() == ("none", "")
     assert caplog.messages == ["ImageNet weights cannot be reached from here: going on from random weights."]
+
+
+def test_nodes_elsewhere_never_begin_with_random_weights_that_nobody_asked_for():
+    with pytest.raises(UsageError) as error:
+        weights.resolve(ModelSection(), elsewhere=True)
+    assert "--weights imagenet if the nodes can download them" in str(error.value)
+    assert weights.resolve(ModelSection(weights="none"), elsewhere=True) == ("none", "")
+    assert weights.resolve(ModelSection(backbone="LeNet5"), elsewhere=True) == ("none", "")
 
 
 def test_where_imagenet_weights_can_be_reached_the_default_takes_them(monkeypatch, caplog):
