@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import keras
 import numpy as np
 
-from retake.errors import RetakeError
+from retake.errors import RetakeError, first_line
 
 WeightsOrigin = Literal["imagenet", "file", "random"]
 
@@ -103,7 +103,7 @@ def _downloaded(application: Callable[..., keras.Model], name: str, arguments: d
         return application(weights="imagenet", **arguments)
     except Exception as error:
         raise RetakeError(
-            f"the ImageNet weights of {name} cannot be downloaded ({_first_line(error)}); "
+            f"the ImageNet weights of {name} cannot be downloaded ({first_line(error)[:160]}); "
             "give a weights file with --weights PATH, or go without with --weights none"
         ) from None
     finally:
@@ -128,7 +128,7 @@ def _from_file(
         except Exception as error:
             problem = error
     raise RetakeError(
-        f"weights file {path} does not fit {name} without its top ({_first_line(problem)}); "
+        f"weights file {path} does not fit {name} without its top ({first_line(problem)[:160]}); "
         "set model.backbone to the network that it was saved from"
     ) from None
 
@@ -170,8 +170,3 @@ def _calibrate(network: keras.Model, preprocessing: keras.layers.Layer | None, p
 def _layers(network: keras.Model) -> Iterator[keras.layers.Layer]:
     for layer in network.layers:
         yield from _layers(layer) if isinstance(layer, keras.Model) else (layer,)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]

@@ -30,7 +30,7 @@ from tfx.components.example_gen import input_processor
 
 from components import example_gen
 from retake import durable
-from retake.errors import RetakeError
+from retake.errors import RetakeError, in_words
 from retake.terminal import printable
 
 FAILURE = "failure.txt"
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
             entry.main(parsed)
             _settle(parsed if role == "hook" else parsed[0])
         except Exception as error:
-            told = str(error) if isinstance(error, RetakeError) else f"{type(error).__name__}: {_first_line(error)}"
+            told = in_words(error)
             with suppress(Exception):  # What has gone wrong first is what a person has to know.
                 _write_failure(told, parsed if role == "hook" else parsed[0])
             if not isinstance(error, RetakeError):
@@ -102,10 +102,6 @@ def _write_failure(told: str, parsed: Any) -> None:
 def _failure_file(parsed: Any) -> str:
     folder = json.loads(parsed.json_serialized_invocation_args)["outputs"]["outputFile"].rpartition("/")[0]
     return f"{folder}/{FAILURE}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 if __name__ == "__main__":

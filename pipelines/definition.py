@@ -6,14 +6,16 @@ each node; `ir` is for that command only.
 
 from __future__ import annotations
 
+import ast
 import base64
 import gzip
 import hashlib
+import importlib.util
 import json
 import os
-import sys
 import warnings
 import zlib
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +28,8 @@ from retake.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parents[1]
 CODE = ("retake", "components", "pipelines")
+MAKE_AND_RUN = ("pipelines.factory", "pipelines.run_node")
+"""The modules that compile the pipeline and run its nodes."""
 
 
 class Node(BaseModel):
@@ -103,10 +107,6 @@ def compile(config: Config, file: Path, command: str, pods: dict[str, dict[str, 
 
     pipeline = Compiler().compile(factory.build(config, config.pipeline.root, weights))
     order = [node.pipeline_node for node in pipeline.nodes]
-    upstream = {node.node_info.id: list(node.upstream_nodes) for node in order}
-    *_, last = upstream
-    # A model must not be pushed before the statistics are validated, and the run is over when its last node is.
-    upstream[last] = sorted({*upstream[last], *_leaves(upstream)} - {last}, key=list(upstream).index)
     return Definition(
         pipeline=config.pipeline.name,
         command=command,
@@ -116,7 +116,7 @@ def compile(config: Config, file: Path, command: str, pods: dict[str, dict[str, 
         nodes=[
             Node(
                 id=node.node_info.id,
-                upstream=upstream[node.node_info.id],
+                upstream=list(node.upstream_nodes),
                 outputs=sorted(output.artifact_spec.type.name for output in node.outputs.outputs.values()),
             )
             for node in order
@@ -165,16 +165,39 @@ def _content(place: str) -> bytes:
         raise OSError(0, error.message) from None
 
 
-def _leaves(upstream: dict[str, list[str]]) -> set[str]:
-    return set(upstream) - {node for before in upstream.values() for node in before}
-
-
 def _sources(config: Path) -> dict[str, str]:
-    """The configuration's file and the project's own modules that were loaded to compile it."""
-    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] in CODE]
-    files = {Path(module.__file__).resolve() for module in modules if module.__file__}
+    """The configuration's file, and the project's own modules that make the pipeline or run its nodes."""
+    files: set[Path] = set()
+    for name in MAKE_AND_RUN:
+        _add_imported(name, files)
     return {
         str(file.relative_to(PROJECT)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted({*files, config.resolve()})
         if file.is_relative_to(PROJECT)
     }
+
+
+def _add_imported(name: str, files: set[Path]) -> None:
+    """Adds a module's file, and those of the project's modules that it imports, at its top or later."""
+    if name.partition(".")[0] not in CODE or not (found := _spec(name)) or not found.origin:
+        return
+    file = Path(found.origin).resolve()
+    if file in files:
+        return
+    files.add(file)
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for each in names:
+            _add_imported(each, files)
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except ModuleNotFoundError:  # A function, say, of a module.
+        return None

@@ -109,11 +109,13 @@ def build(
         schema=schema.outputs["schema"],
         gate=config.evaluator,
     ).with_id("Evaluator")
+    # A model is not pushed before the data is validated, and the run is over when the last node is.
     pusher = WholePusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         push_destination=RuntimeParameter(MODELS_PARAMETER, str),
     ).with_id("Pusher")
+    pusher.add_upstream_node(validator)
     return Pipeline(
         pipeline_name=config.pipeline.name,
         pipeline_root=root,

@@ -20,7 +20,7 @@ from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
 from retake import durable
-from retake.errors import RetakeError, UsageError
+from retake.errors import RetakeError, UsageError, first_line
 from retake.summary import RESOLVERS, Node, NodeState, Summary
 
 PASSWORD_VARIABLE = "RETAKE_METADATA_PASSWORD"  # noqa: S105
@@ -67,7 +67,7 @@ def connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:
     except RetakeError:
         raise
     except Exception as error:  # RuntimeError, or one of MLMD's own.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = first_line(error)[:200]
         hint = "" if url.startswith("sqlite:") else f"; is the server up, and its password in {PASSWORD_VARIABLE}?"
         raise RetakeError(f"metadata.url {url} cannot be opened as a metadata store ({reason}){hint}") from None
     return config

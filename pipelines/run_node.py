@@ -34,7 +34,7 @@ from pipelines import artifacts, leftovers, metadata, places
 from pipelines import definition as definitions
 from pipelines.definition import Definition
 from retake import summary as summaries
-from retake.errors import RetakeError, UsageError
+from retake.errors import RetakeError, UsageError, in_words
 from retake.terminal import Formatter, Parser, printable
 
 DONE = ("complete", "cached")
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         except Exception as error:
             with suppress(Exception):  # What has gone wrong first is what a person has to know.
-                _summarize(definition, connection, options, _message(error))
+                _summarize(definition, connection, options, in_words(error))
             raise
         print(printable(f"{options.node} {told} · {time.monotonic() - begun:.1f} s"))
         if options.summary or options.node == definition.nodes[-1].id:
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         return error.code
     except Exception as error:
         logging.exception("%s failed", options.node)
-        print(printable(f"{options.node}: {_message(error)}"), file=sys.stderr)
+        print(printable(f"{options.node}: {in_words(error)}"), file=sys.stderr)
         return 1
 
 
@@ -102,12 +102,6 @@ def _first_line(record: logging.LogRecord) -> bool:
     if record.levelno <= logging.INFO:
         record.msg, record.args = record.getMessage().partition("\n")[0][:300], ()
     return True
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, RetakeError):
-        return str(error)
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,8 +18,8 @@ from pipelines import definition as definitions
 from pipelines import metadata
 from pipelines.definition import Definition
 from retake import config as configuration
-from retake.config import Config, KubeflowSection
-from retake.errors import RetakeError, UsageError
+from retake.config import NO_FILES, Config, KubeflowSection
+from retake.errors import RetakeError, UsageError, first_line
 
 PACKED = "RETAKE_DEFINITION"
 """Environment variable of the tasks: the definition, so that they need no common file for it."""
@@ -50,12 +50,14 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
 
 
 def _check(config: Config, dry_run: bool) -> None:
+    """Refuses all that is wrong at once."""
+    wrong = []
     if not config.kubeflow.image:
-        raise UsageError("kubeflow.image is missing; give it with --image")
+        wrong.append("kubeflow.image is missing; give it with --image")
     if not config.kubeflow.host and not dry_run:
-        raise UsageError("kubeflow.host is missing; give it with --host, or print the pipeline with --dry-run")
+        wrong.append("kubeflow.host is missing; give it with --host, or print the pipeline with --dry-run")
     if config.metadata.url.startswith("sqlite:"):
-        raise UsageError(
+        wrong.append(
             f"metadata.url {config.metadata.url}: the tasks need a server that all of them reach, "
             "such as postgresql://USER@HOST/DATABASE"
         )
@@ -64,10 +66,15 @@ def _check(config: Config, dry_run: bool) -> None:
         "data.location": config.data.location,
         "pusher.destination": config.pusher.destination,
     }
+    if config.model.weights not in NO_FILES:
+        places["model.weights"] = config.model.weights
     mounts = list(config.kubeflow.claims.values())
     for key, place in places.items():
         if "://" not in place and not any(Path(place).is_relative_to(mount) for mount in mounts):
-            raise UsageError(f"{key} {place} is on no volume of the tasks; give a gs:// place, or see kubeflow.claims")
+            where = "see kubeflow.claims" if key == "model.weights" else "give a gs:// place, or see kubeflow.claims"
+            wrong.append(f"{key} {place} is on no volume of the tasks; {where}")
+    if wrong:
+        raise UsageError("\n".join(wrong))
 
 
 def compile(definition: Definition) -> str:
@@ -136,7 +143,7 @@ def _submit(package: str, config: Config) -> str:
             client = kfp.Client(host=config.kubeflow.host)
             return str(client.create_run_from_pipeline_package(str(file), enable_caching=False).run_id)
         except Exception as error:  # Of urllib3, of the client's own API, or a bare RuntimeError.
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            reason = first_line(error)[:300]
             raise RetakeError(
                 f"kubeflow.host {config.kubeflow.host} does not take the pipeline ({type(error).__name__}: {reason})"
             ) from None

@@ -26,7 +26,7 @@ from retake import config as configuration
 from retake import summary as summaries
 from retake import weights as weight_files
 from retake.config import Config
-from retake.errors import RetakeError, UsageError
+from retake.errors import RetakeError, UsageError, in_words
 from retake.terminal import in_one_line, printable
 
 AGAIN_SECONDS = 0.5
@@ -112,7 +112,7 @@ def _run(config: Config, run_id: str, console: Console) -> tuple[int, summaries.
             show.done("failed")
             logging.exception("%s failed", node_id)
             code = 1
-            failure = str(error) if isinstance(error, RetakeError) else f"{type(error).__name__}: {_first_line(error)}"
+            failure = in_words(error)
             break
         done.append(metadata.node(node_id, execution, done))
         show.done(done[-1].state)
@@ -124,9 +124,9 @@ def _run(config: Config, run_id: str, console: Console) -> tuple[int, summaries.
 def _check_places(config: Config, root: Path, summary: Path | None) -> None:
     """Finds out in a moment what a node would find out after a minute."""
     if "://" not in config.data.location and not Path(config.data.location).is_dir():
-        raise RetakeError(
-            f"data location {config.data.location} is not a folder; give one with --data or data.location"
-        )
+        location = Path(config.data.location)
+        told = location if location.is_absolute() else f"{location} ({location.absolute()})"
+        raise RetakeError(f"data location {told} is not a folder; give one with --data or data.location")
     places = {"pipeline.root": root}
     if "://" not in config.pusher.destination:
         places["pusher.destination"] = Path(config.pusher.destination).resolve()
@@ -176,7 +176,3 @@ def _alone(root: Path, console: Console) -> Iterator[None]:
 
 def _short(path: Path) -> str:
     return in_one_line(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]

@@ -13,6 +13,7 @@ import os
 import posixpath
 import re
 import signal
+import sys
 import time
 import uuid
 import warnings
@@ -32,6 +33,7 @@ from retake import weights as weight_files
 from retake.config import Config
 from retake.errors import RetakeError, UsageError
 from retake.summary import RESOLVERS, Node, NodeState, Summary
+from retake.terminal import printable
 from retake.weights import Weights
 
 SPECIFICATION = "pipeline.json"
@@ -68,7 +70,7 @@ _STATES: dict[str, NodeState] = {
     "RUNNING": "running",
     "CANCEL_PENDING": "running",
     "CANCELLING": "running",
-    "CANCELLED": "running",
+    "CANCELLED": "cancelled",
 }
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 
@@ -112,7 +114,16 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
     begun = time.monotonic()
     config = placed(config)
     if options.dry_run:
-        print(compile(config).text, end="")
+        compiled = compile(config)
+        print(compiled.text, end="")
+        print(
+            printable(
+                f"{config.pipeline.name}: {len(compiled.nodes)} nodes · image {config.vertex.image}\n"
+                f"root {config.pipeline.root}\ndata {config.data.location}\nmodels {config.pusher.destination}\n"
+                "This was a dry run: nothing was submitted."
+            ),
+            file=sys.stderr,
+        )
         return 0
     google = Google(config)
     google.check(config.data.location)
@@ -231,8 +242,6 @@ def compile(config: Config) -> Compiled:
     _leave_out(job["pipelineSpec"], "Resolver", "current_model", "candidate", "Trainer", "model")
     if config.trainer.asks_model_in_service:  # As with StartStrategy elsewhere.
         _leave_out(job["pipelineSpec"], "StartResolver", "examples", "examples", "ExampleGen", "examples")
-    # A model must not be pushed before the statistics are validated.
-    tasks["Pusher"]["dependentTasks"] = sorted({*tasks["Pusher"]["dependentTasks"], "ExampleValidator"})
     machines = config.vertex.machines
     if unknown := sorted(set(machines) - {"*", *containers}):
         raise UsageError(
@@ -654,7 +663,7 @@ def _nodes(job: Any, nodes: list[str]) -> list[Node]:
     for node in nodes:
         tasks = [task for task in job.job_detail.task_details if _is_of(task.task_name, node)]
         states = {_STATES.get(task.state.name, "not run") for task in tasks}
-        order: tuple[NodeState, ...] = ("failed", "running", "not run", "complete", "cached")
+        order: tuple[NodeState, ...] = ("failed", "cancelled", "running", "not run", "complete", "cached")
         state = next((state for state in order if state in states), "not run")
         if node in RESOLVERS and state == "complete" and all(before.cached for before in made):
             state = "cached"

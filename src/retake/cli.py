@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from retake.errors import RetakeError, UsageError
-from retake.terminal import Parser, printable
+from retake.terminal import Parser, in_one_line, printable
 
 TRUST = "load a model that this account has not pushed: it is code, and may read and write your files"
 
@@ -31,7 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     sample = commands.add_parser("sample", help="draw the embedded pictures and pack them")
-    sample.add_argument("folder", type=Path, nargs="?", default=Path("data/sample"))
+    sample.add_argument(
+        "folder", type=Path, nargs="?", default=Path("data/sample"), help="where to (default: data/sample)"
+    )
     sample.set_defaults(run=_sample)
 
     group = commands.add_parser("records", help="pack pictures into TFRecords, look into TFRecords")
@@ -50,29 +52,32 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--force", action="store_true", help="replace a record file that exists")
     pack.set_defaults(run=_pack)
     inspect = records.add_parser("inspect", help="counts, classes, sizes, duplicates and unreadable examples of a file")
-    inspect.add_argument("file", type=Path, metavar="FILE")
+    inspect.add_argument("file", type=Path, metavar="FILE", help="a record file")
     inspect.set_defaults(run=_inspect)
 
     results = commands.add_parser(
         "results", help="mean predicted distribution of pushed models over a folder of pictures"
     )
-    results.add_argument("--images", type=Path, required=True, metavar="DIR")
+    results.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of pictures to ask about")
     results.add_argument(
-        "--model", action="append", required=True, metavar="NAME=DIR", help="may be given more than once"
+        "--model",
+        action="append",
+        required=True,
+        metavar="NAME=DIR",
+        help="a name for the table, and models/PIPELINE or one of its versions; repeat it to compare models",
     )
     results.add_argument(
         "--output",
         type=Path,
-        default=Path("results"),
         metavar="PREFIX",
-        help="writes PREFIX.png and PREFIX.json",
+        help="write a chart and the numbers to PREFIX.png and PREFIX.json",
     )
     results.add_argument("--trust", action="store_true", help=TRUST)
     results.set_defaults(run=_results)
 
     predict = commands.add_parser("predict", help="a pushed model's answer to single pictures")
     predict.add_argument("model", type=Path, metavar="MODEL", help="models/PIPELINE or one of its versions")
-    predict.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
+    predict.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="a file, or a folder of files")
     predict.add_argument("--trust", action="store_true", help=TRUST)
     predict.set_defaults(run=_predict)
     return parser
@@ -109,7 +114,11 @@ def _results(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     from retake import results
 
-    print(printable(results.predict(options.model, options.pictures, options.trust)))
+    table, skipped = results.predict(options.model, options.pictures, options.trust)
+    print(printable(table))
+    if skipped:
+        reasons = [f"  {in_one_line(file)}: {reason}" for file, reason in skipped.items()]
+        raise RetakeError("\n".join(["not predicted:", *reasons]))
 
 
 def _pairs(texts: list[str], option: str, form: str) -> dict[str, str]:

@@ -16,7 +16,16 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from retake.errors import UsageError
 from retake.files import open_regular
@@ -55,6 +64,21 @@ Backbone = Literal["EfficientNetB0", "EfficientNetV2B0", "MobileNetV2", "ResNet5
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+def _expanded(place: str) -> str:
+    """A leading ~ or ~USER as the home folder, as a shell does where nothing stands before it."""
+    try:
+        return str(Path(place).expanduser()) if place.startswith("~") else place
+    except RuntimeError:
+        raise ValueError(f"there is no home folder {place.partition('/')[0]}") from None
+
+
+Place = Annotated[str, Field(min_length=1), AfterValidator(_expanded)]
+"""A folder or gs:// prefix."""
+
+NO_FILES = ("auto", "imagenet", "none")
+"""What `model.weights` says besides the path of a file."""
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -63,15 +87,14 @@ class PipelineSection(Section):
     """Identity of the pipeline and where its runs, artifacts and logs lie."""
 
     name: str = Field(pattern=PIPELINE_NAME, description="Name of the pipeline and of its models' folder.")
-    root: str = Field("runs/{name}", description="Folder or gs:// prefix for artifacts, metadata and logs.")
+    root: Place = Field("runs/{name}", description="Folder or gs:// prefix for artifacts, metadata and logs.")
     caching: bool = Field(True, description="Reuse the outputs of a node whose inputs have not changed.")
 
 
 class DataSection(Section):
     """The records, their classes and what is accepted of them."""
 
-    location: str = Field(
-        min_length=1,
+    location: Place = Field(
         description="Folder or gs:// prefix; every record file below it is read: .tfrecord, .tfrecords and .tfrec in "
         "lower or upper case, with or without .gz, whole or in shards such as .tfrecord-00000-of-00002.",
     )
@@ -136,7 +159,7 @@ class ModelSection(Section):
     """The network in front of the softmax head."""
 
     backbone: Backbone = Field("EfficientNetB0", description="Network that turns a picture into features.")
-    weights: str = Field(
+    weights: Place = Field(
         "auto",
         description="`imagenet` (Keras downloads them), the path of a weights file, `none` (random), or `auto`: "
         "imagenet where it can be reached, else random with a message. Where the nodes run elsewhere (Airflow, Vertex, "
@@ -250,9 +273,7 @@ class EvaluatorSection(Section):
 class PusherSection(Section):
     """Where blessed models go."""
 
-    destination: str = Field(
-        "models/{name}", min_length=1, description="Folder or gs:// prefix of the numbered versions."
-    )
+    destination: Place = Field("models/{name}", description="Folder or gs:// prefix of the numbered versions.")
 
 
 class BeamSection(Section):
@@ -296,7 +317,7 @@ class AirflowSection(Section):
         ge=1,
         description="How often the data location is looked at; new records must rest for as long to be taken.",
     )
-    places: list[Annotated[str, Field(min_length=1)]] = Field(
+    places: list[Place] = Field(
         [],
         description="Folders and gs:// prefixes: whoever triggers a run may name them, or what lies below them, as its "
         "`data` or `models`. Without any, `data` must be data.location or lie below it, and `models` likewise "
@@ -432,8 +453,10 @@ class Config(Section):
             return raw
         pipeline = dict(raw["pipeline"])
         names = {"name": str(pipeline.get("name", ""))}
-        names["root"] = str(pipeline.get("root") or PipelineSection.model_fields["root"].default)
-        names["root"] = names["root"].replace("{name}", names["name"])
+        root = pipeline.get("root", PipelineSection.model_fields["root"].default)
+        if not isinstance(root, str):
+            return raw  # It is refused.
+        names["root"] = _expanded(root).replace("{name}", names["name"])
         filled = {**raw, "pipeline": {**pipeline, "root": names["root"]}}
         for section, key, model in (
             ("pusher", "destination", PusherSection),
@@ -441,7 +464,9 @@ class Config(Section):
         ):
             given = filled.get(section) or {}
             if isinstance(given, dict):
-                value = str(given.get(key, model.model_fields[key].default))
+                value = given.get(key, model.model_fields[key].default)
+                if not isinstance(value, str):
+                    continue  # It is refused.
                 for name, text in names.items():
                     value = value.replace(f"{{{name}}}", text)
                 filled[section] = {**given, key: value}

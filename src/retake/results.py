@@ -131,7 +131,7 @@ def load(model: Path, trust: bool = False) -> Model:
     return loaded
 
 
-def compare(images: Path, models: dict[str, Path], output: Path, trust: bool = False) -> str:
+def compare(images: Path, models: dict[str, Path], output: Path | None = None, trust: bool = False) -> str:
     """Sets the mean predicted distributions of models over a folder of pictures side by side.
 
     All models are asked about the same pictures: one that any of them cannot decode is skipped for all.
@@ -141,7 +141,7 @@ def compare(images: Path, models: dict[str, Path], output: Path, trust: bool = F
     Args:
       images: Folder of pictures, read recursively. Hidden files are passed over.
       models: Name → version's folder, or folder of versions. Their classes may differ.
-      output: Prefix of the two files written: ``PREFIX.png``, a chart, and ``PREFIX.json``::
+      output: None, or the prefix of two files to write: ``PREFIX.png``, a chart, and ``PREFIX.json``::
 
           {"pictures": 400, "skipped": {"notes.txt": "not a picture"}, "models": {"baseline": {
               "path": "models/hotdog/1", "version": 1,
@@ -164,14 +164,17 @@ def compare(images: Path, models: dict[str, Path], output: Path, trust: bool = F
         >>> print(compare(Path("data/hot dog"), {"baseline": Path("models/hotdog/1")}, Path("results")))
         ... # doctest: +SKIP
     """
-    output = output.with_suffix("") if output.suffix in (".png", ".json") else output
-    chart, numbers = (output.with_name(f"{output.name}{ending}") for ending in (".png", ".json"))
-    files = [file for file in _files(images) if file.resolve() not in (chart.resolve(), numbers.resolve())]
+    if output and output.suffix in (".png", ".json"):
+        output = output.with_suffix("")
+    written = [output.with_name(f"{output.name}{ending}") for ending in (".png", ".json")] if output else []
+    ours = {file.resolve() for file in written}
+    files = [file for file in _files(images) if file.resolve() not in ours]
     if not files:
         raise RetakeError(f"{images} holds no files; name a folder of pictures")
     for folder in models.values():
         _version_folder(folder)
-    _make_folder(output.parent)
+    for file in written:
+        _make_folder(file.parent)
     tallies = {name: _Tally(load(folder, trust)) for name, folder in models.items()}
     loaded = [tally.model for tally in tallies.values()]
     skipped: dict[Path, str] = {}
@@ -193,53 +196,67 @@ def compare(images: Path, models: dict[str, Path], output: Path, trust: bool = F
     }
     where = in_one_line(_printable(Path(images.absolute().name)))
     shown = in_lines(results)
+    report = _report(shown, where)
+    if not written:
+        return f"{report}\nFor a chart and the numbers as JSON, give --output PREFIX."
+    chart, numbers = written
     _write(chart, _chart(shown, where))
     _write(numbers, json.dumps(results, indent=2, ensure_ascii=False).encode() + b"\n")
-    return f"{_report(shown, where)}\nChart: {in_one_line(chart)}\nNumbers: {in_one_line(numbers)}"
+    return f"{report}\nChart: {in_one_line(chart)}\nNumbers: {in_one_line(numbers)}"
 
 
-def predict(model: Path, pictures: Sequence[Path], trust: bool = False) -> str:
+def predict(model: Path, pictures: Sequence[Path], trust: bool = False) -> tuple[str, dict[str, str]]:
     """Asks a model about single pictures.
 
     Args:
       model: A version's folder, or the folder of versions: then the highest.
-      pictures: Files in any format that Pillow reads.
+      pictures: Files in any format that Pillow reads, and folders of such files.
       trust: As for `load`.
 
     Returns:
       A table as text, a row per picture: its label and the probability of each class, of the five most
-      probable where there are many.
+      probable where there are many; and file → reason of those that have no answer.
 
     Raises:
-      RetakeError: no such model, or a picture that is missing or cannot be read.
+      RetakeError: no such model, a folder without files, or no picture that can be read.
 
     Example:
         >>> from pathlib import Path
         >>> from retake.results import predict
-        >>> print(predict(Path("models/hotdog"), [Path("lunch.jpeg")]))  # doctest: +SKIP
+        >>> table, unreadable = predict(Path("models/hotdog"), [Path("lunch.jpeg")])  # doctest: +SKIP
     """
     _version_folder(model)
-    for picture in pictures:
-        try:
-            open_regular(picture).close()
-        except OSError as error:
-            raise RetakeError(f"picture {_printable(picture)} cannot be read: {error.strerror}") from None
-    loaded = load(model, trust)
+    files = [file for each in pictures for file in (_files(each) if each.is_dir() else [each])]
+    if not files:
+        raise RetakeError(f"{' and '.join(map(_printable, pictures))} holds no files; name a folder of pictures")
+    skipped: dict[Path, str] = {}
+    readable = [file for file in files if _can_be_read(file, skipped)]
     answers: list[tuple[Path, Array]] = []
-    for start in range(0, len(pictures), BATCH):
-        skipped: dict[Path, str] = {}
-        read = _read(pictures[start : start + BATCH], skipped)
-        answers += [(file, answer) for file, (answer,) in _ask([loaded], read, skipped)]
-        for file, reason in skipped.items():
-            raise RetakeError(f"{_printable(file)} cannot be predicted: {reason}")
+    if readable:
+        loaded = load(model, trust)
+        for start in range(0, len(readable), BATCH):
+            read = _read(readable[start : start + BATCH], skipped)
+            answers += [(file, answer) for file, (answer,) in _ask([loaded], read, skipped)]
+    if not answers:
+        file, reason = next(iter(skipped.items()))
+        more = f" (and {len(skipped) - 1:,} more)" if len(skipped) > 1 else ""
+        raise RetakeError(f"{_printable(file)} cannot be predicted: {reason}{more}")
     columns = len(loaded.classes) <= MOST_CLASSES_IN_COLUMNS
     rows = [["picture", "label", *(loaded.classes if columns else ["most probable"])]]
     for file, answer in answers:
         best = [f"{loaded.classes[at]} {_percent(answer[at])}" for at in answer.argsort()[:-6:-1]]
         chances = map(_percent, answer) if columns else [", ".join(best)]
         rows.append([_printable(file), loaded.classes[answer.argmax()], *chances])
-    rows = in_lines(rows)
-    return _text(_table(rows, left=2 if columns else 3)).rstrip("\n")
+    table = _text(_table(in_lines(rows), left=2 if columns else 3)).rstrip("\n")
+    return table, {_printable(file): reason for file, reason in skipped.items()}
+
+
+def _can_be_read(file: Path, skipped: dict[Path, str]) -> bool:
+    try:
+        open_regular(file).close()
+    except OSError as error:
+        skipped[file] = error.strerror or str(error)
+    return file not in skipped
 
 
 class _Tally:
@@ -380,7 +397,7 @@ def _report(results: dict[str, Any], where: str) -> str:
     if skipped:
         more = len(skipped) - MOST_SKIPPED_NAMED
         parts += [f"{_count(len(skipped), 'file')} skipped", *skipped[:MOST_SKIPPED_NAMED]]
-        parts += [f"  and {more:,} more, all of them named in the JSON file"] if more > 0 else []
+        parts += [f"  and {more:,} more, named in the JSON file of --output"] if more > 0 else []
         parts.append("")
     return "\n".join(parts)
 

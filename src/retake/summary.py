@@ -18,11 +18,18 @@ from retake.errors import NotBlessedError, RetakeError
 from retake.terminal import in_lines, printable
 
 RunState = Literal["complete", "failed"]
-NodeState = Literal["complete", "cached", "failed", "running", "not run"]
+NodeState = Literal["complete", "cached", "failed", "cancelled", "running", "not run"]
 Number = int | float
 Metrics = dict[str, Number | dict[str, Number | dict[str, Number | None] | None] | None]
 
-STYLES = {"complete": "green", "cached": "cyan", "failed": "bold red", "running": "yellow", "not run": "dim"}
+STYLES = {
+    "complete": "green",
+    "cached": "cyan",
+    "failed": "bold red",
+    "cancelled": "yellow",
+    "running": "yellow",
+    "not run": "dim",
+}
 CONFUSION = "confusion"
 NARROWEST = 60
 MOST_CLASSES_IN_MATRIX = 10

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 # C0, DEL and C1; marks that turn the direction of writing; line separators; halves of a pair, which no file takes.
 _HARMFUL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
@@ -54,10 +55,26 @@ class Formatter(logging.Formatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Escapes the arguments that it quotes: a shell may have taken them from names of files."""
+    """Escapes the arguments that it quotes, as a shell may have taken them from names of files, and names the option
+    that a misspelt one is like."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]
+        if unknown.startswith("--") and (near := get_close_matches(unknown, _options(self), 1)):
+            message += f"; did you mean {near[0]}?"
+        super().error(message)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         super()._print_message(printable(message), file)
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    """The options of a parser and of its subcommands."""
+    names = list(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            names += [name for each in action.choices.values() for name in _options(each)]
+    return names
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -21,10 +21,13 @@ SECONDS = 5
 _CACHED = {
     "EfficientNetB0": "efficientnetb0_notop.h5",
     "EfficientNetV2B0": "efficientnetv2-b0_notop.h5",
-    "MobileNetV2": "mobilenet_v2_*_1.0_224_no_top.h5",
+    "MobileNetV2": "mobilenet_v2_*_1.0_{size}_no_top.h5",
     "ResNet50": "resnet50_*_notop.h5",
 }
-"""What keras.applications calls the files that it downloads, at 224 × 224 pixels."""
+"""What keras.applications calls the files that it downloads."""
+
+_MOBILENET_SIZES = (96, 128, 160, 192)
+"""Image sizes for which keras.applications has a MobileNetV2 of its own; it takes that of 224 for all others."""
 
 _log = logging.getLogger("retake")
 
@@ -53,7 +56,7 @@ def resolve(model: ModelSection, elsewhere: bool = False) -> Weights:
     if model.weights == "auto":
         if model.backbone == "LeNet5":
             return Weights("none", "")
-        if _imagenet_can_be_had(model.backbone):
+        if _imagenet_can_be_had(model):
             return Weights("imagenet", "")
         if elsewhere:
             raise UsageError(
@@ -75,9 +78,10 @@ def resolve(model: ModelSection, elsewhere: bool = False) -> Weights:
     return Weights(str(path), digest.hexdigest())
 
 
-def _imagenet_can_be_had(backbone: str) -> bool:
+def _imagenet_can_be_had(model: ModelSection) -> bool:
+    size = model.image_size if model.image_size in _MOBILENET_SIZES else 224
     keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    if list((keras_home / "models").glob(_CACHED[backbone])):
+    if list((keras_home / "models").glob(_CACHED[model.backbone].format(size=size))):
         return True
     try:
         urllib.request.urlopen(urllib.request.Request(IMAGENET_URL, method="HEAD"), timeout=SECONDS)

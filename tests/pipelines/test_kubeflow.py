@@ -127,12 +127,24 @@ def test_tasks_mount_the_volume_and_take_the_password_from_a_secret(place: Place
         (["--image", IMAGE], "kubeflow.host is missing; give it with --host"),
         (["--image", IMAGE, "--dry-run", "--set", "metadata.url=sqlite:///m.sqlite"], "the tasks need a server"),
         (["--image", IMAGE, "--dry-run", "--root", "/elsewhere"], "pipeline.root /elsewhere is on no volume"),
+        (
+            ["--image", IMAGE, "--dry-run", "--set", "model.backbone=MobileNetV2", "--weights", "/elsewhere/w.h5"],
+            "model.weights /elsewhere/w.h5 is on no volume of the tasks; see kubeflow.claims",
+        ),
     ],
 )
 def test_what_the_tasks_could_not_use_is_told_in_a_line(place: Place, words: list[str], said: str) -> None:
     ended = call(*command(place), *words)
     assert ended.returncode == 2
     assert said in ended.stderr and len(ended.stderr.splitlines()) == 1
+
+
+def test_all_that_is_missing_or_wrong_is_told_at_once(place: Place) -> None:
+    ended = call(*command(place), "--root", "/elsewhere")
+    assert ended.returncode == 2
+    said = ended.stderr.splitlines()
+    wrong = ("kubeflow.image is missing", "kubeflow.host is missing", "pipeline.root /elsewhere is on no volume")
+    assert len(said) == 3 and all(each in line for each, line in zip(wrong, said, strict=True))
 
 
 def test_a_server_that_does_not_answer_is_told_in_a_line(place: Place) -> None:

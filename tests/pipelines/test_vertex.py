@@ -712,7 +712,7 @@ class TestSummary:
             **dict.fromkeys(NODES, "not run"),
             "ExampleGen": "complete",
             "StatisticsGen": "failed",
-            "Transform": "running",
+            "Transform": "cancelled",
         }
         assert (summary.state, summary.reason, summary.blessed) == ("failed", "no disk", None)
 
@@ -764,9 +764,10 @@ class TestSubmitted:
             assert self.run(place, endpoint) == 0
             told = capsys.readouterr().out
             assert self.run(place, endpoint, "--dry-run") == 0
-            printed = capsys.readouterr().out
+            printed, summary = capsys.readouterr()
         assert f"{JOB}/colours-1" in told and endpoint in told
         assert (place.root / "pipeline.json").read_text() == printed
+        assert str(place.data) in summary and "nothing was submitted" in summary
         assert PipelineJob.from_json(json.dumps(service.submitted)) == PipelineJob.from_json(printed)
 
     def test_a_local_vertex_needs_its_address_only_and_draws_the_sample(self, tmp_path: Path) -> None:

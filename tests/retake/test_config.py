@@ -218,6 +218,9 @@ def test_a_long_value_and_many_problems_are_cut_short(write):
         ("evaluator.min_recall={a: 70}", "evaluator.min_recall.a = 70: input should be less than or equal to 1"),
         ("data.classes=[]", "data.classes = []: list should have at least 2 items"),
         ("evaluator.min_recall={a: 0.7, c: 0.5}", "min_recall names c; data.classes are a, b"),
+        ("pusher.destination=", "pusher.destination = None: input should be a valid string"),
+        ("pipeline.root=", "pipeline.root = None: input should be a valid string"),
+        ("data.location=~nobody-here/x", "there is no home folder ~nobody-here"),
         ("pusher.destination=''", "pusher.destination = '': string should have at least 1 character"),
         ("metadata.url=oracle://x", "must begin with sqlite:///, mysql:// or postgresql://"),
         ("vertex.project=MY PROJECT", "vertex.project = 'MY PROJECT': is not a project's id"),
@@ -280,3 +283,17 @@ def test_every_configuration_of_the_project_loads():
     assert config.available() == ["hotdog", "intel", "sample"]
     for name in config.available():
         assert config.load(name).pipeline.name == name
+
+
+def test_a_leading_tilde_is_the_home_folder(write, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    overrides = [
+        "pipeline.root=~/runs",
+        "data.location=~/records",
+        "model.weights=~/w.h5",
+        "pusher.destination=~/models",
+    ]
+    loaded = config.load(write(MINIMAL), overrides)
+    assert (loaded.pipeline.root, loaded.data.location) == ("/home/me/runs", "/home/me/records")
+    assert (loaded.model.weights, loaded.pusher.destination) == ("/home/me/w.h5", "/home/me/models")
+    assert loaded.metadata.url == "sqlite:////home/me/runs/metadata.sqlite"

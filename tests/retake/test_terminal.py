@@ -51,3 +51,11 @@ def test_arguments_that_a_command_quotes_are_escaped(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         Parser().parse_args(["\x1b[2J.jpg"])
     assert r"unrecognized arguments: \x1b[2J.jpg" in capsys.readouterr().err
+
+
+def test_a_misspelt_option_is_told_with_the_one_that_it_is_like(capsys: pytest.CaptureFixture[str]) -> None:
+    from retake.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["results", "--images", "x", "--model", "a=b", "--ouput", "y"])
+    assert "unrecognized arguments: --ouput y; did you mean --output?" in capsys.readouterr().err

@@ -78,6 +78,17 @@ def test_weights_that_keras_has_downloaded_before_are_used_without_a_network(ker
     assert resolve(backbone=backbone) == ("imagenet", "")
 
 
+def test_mobilenets_weights_for_one_image_size_are_not_those_of_another(keras_home):
+    (keras_home / "models").mkdir(parents=True)
+    (keras_home / "models" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5").write_bytes(
+        b"weights"
+    )
+    found = {
+        size: weights.resolve(ModelSection(backbone="MobileNetV2", image_size=size)).weights for size in (96, 224, 300)
+    }
+    assert found == {96: "none", 224: "imagenet", 300: "imagenet"}
+
+
 def test_the_weights_of_another_network_in_the_cache_do_not_count(keras_home):
     (keras_home / "models").mkdir(parents=True)
     for file in ("efficientnetb0.h5", "efficientnetb1_notop.h5", "efficientnetv2-b0_notop.h5"):
