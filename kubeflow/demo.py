@@ -31,7 +31,8 @@ from urllib.request import Request, urlopen
 
 from rich.console import Console
 
-from pipelines import progress
+from pipelines import progress, vertex_job
+from pipelines.google_cloud import Google
 from pipelines.runners import vertex
 from retake import config as configuration
 from retake import results, sample
@@ -175,7 +176,7 @@ def show(options: argparse.Namespace, console: Console) -> None:
     config = _config(options, root, servers)
     with _root(options.root):
         console.print(f"Compiling the pipeline {config.pipeline.name} …", style="dim")
-        compiled = vertex.compile(config)
+        compiled = vertex_job.compile(config)
         material = given or _drawn(root)
         with ExitStack() as stack:
             for name, command, environment in _commands(root, servers, config):
@@ -184,7 +185,7 @@ def show(options: argparse.Namespace, console: Console) -> None:
                 console.print(f"[green]✓[/] {name:<17} {url}")
             console.print(f"Watch the runs at {servers.vertex}")
             bucket = _buckets(servers.storage, compiled, config)
-            loop = Loop(root, servers, vertex.Google(config), compiled, bucket, console)
+            loop = Loop(root, servers, Google(config), compiled, bucket, console)
             runs = [loop.land(file, f"{config.pipeline.name}/{file.name}") for file in material.records]
         models = {file.stem: Path(str(run.pushed_model)) for file, run in zip(material.records, runs, strict=True)}
         print(f"\n{results.compare(material.pictures, models, options.root / 'results')}")
@@ -240,7 +241,7 @@ def _config(options: argparse.Namespace, root: Path, servers: Servers) -> Config
         "vertex.endpoint": servers.vertex,
     }
     overrides = [f"{key}={configuration.quote(value)}" for key, value in places.items() if value is not None]
-    return vertex.placed(configuration.load(options.config, [*settings, *overrides, "data.sample=false"]))
+    return vertex_job.placed(configuration.load(options.config, [*settings, *overrides, "data.sample=false"]))
 
 
 def _free_ports(count: int) -> list[int]:
@@ -252,7 +253,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _job(config: Config) -> str:
-    return f"runs/{config.pipeline.name}/{vertex.SPECIFICATION}"
+    return f"runs/{config.pipeline.name}/{vertex_job.SPECIFICATION}"
 
 
 def _commands(root: Path, servers: Servers, config: Config) -> list[tuple[str, list[str], dict[str, str]]]:
@@ -336,7 +337,7 @@ def _answers(url: str) -> bool:
     return True
 
 
-def _buckets(url: str, compiled: vertex.Compiled, config: Config) -> Any:
+def _buckets(url: str, compiled: vertex_job.Compiled, config: Config) -> Any:
     """The watched bucket, beside one that holds the compiled job."""
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import storage
@@ -351,8 +352,8 @@ class Loop(NamedTuple):
 
     root: Path
     servers: Servers
-    google: vertex.Google
-    compiled: vertex.Compiled
+    google: Google
+    compiled: vertex_job.Compiled
     bucket: Any
     console: Console
 

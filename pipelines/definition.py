@@ -81,12 +81,12 @@ class Definition(BaseModel):
     ir: dict[str, Any]
 
 
-def compile(config: Config, file: Path, command: str, pods: dict[str, dict[str, Any]]) -> Definition:
+def compile(config: Config, file: Path | None, command: str, pods: dict[str, dict[str, Any]]) -> Definition:
     """Compiles the configured pipeline.
 
     Args:
       config: what is to be trained, and how.
-      file: the configuration's file, for `sources`.
+      file: the configuration's file, for `sources`; None where it has none.
       command: for `command`.
       pods: for `pods`.
 
@@ -165,14 +165,14 @@ def _content(place: str) -> bytes:
         raise OSError(0, error.message) from None
 
 
-def _sources(config: Path) -> dict[str, str]:
+def _sources(config: Path | None) -> dict[str, str]:
     """The configuration's file, and the project's own modules that make the pipeline or run its nodes."""
     files: set[Path] = set()
     for name in MAKE_AND_RUN:
         _add_imported(name, files)
     return {
         str(file.relative_to(PROJECT)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted({*files, config.resolve()})
+        for file in sorted({*files, *([config.resolve()] if config else [])})
         if file.is_relative_to(PROJECT)
     }
 

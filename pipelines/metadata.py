@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -21,7 +20,7 @@ from ml_metadata.proto import metadata_store_pb2
 
 from retake import durable
 from retake.errors import RetakeError, UsageError, first_line
-from retake.summary import RESOLVERS, Node, NodeState, Summary
+from retake.summary import RESOLVERS, Node, NodeState, Summary, of_run
 
 PASSWORD_VARIABLE = "RETAKE_METADATA_PASSWORD"  # noqa: S105
 
@@ -245,28 +244,8 @@ def summarize(
     for node_id in node_ids:
         execution = by_node.get(node_id)
         nodes.append(node(node_id, execution, nodes) if execution else Node(id=node_id, state="not run"))
-    outputs = _outputs(store, by_node)
-    counts = _json(outputs, "examples", "counts") or {}
-    blessing = outputs.get("blessing", {})
-    pushed = outputs.get("pushed_model", {})
     complete = failure is None and all(node.state in ("complete", "cached") for node in nodes)
-    return Summary(
-        run_id=run_id,
-        runner=runner,
-        state="complete" if complete else "failed",
-        nodes=nodes,
-        examples=counts.get("examples", {}),
-        dropped=counts.get("dropped", {}),
-        backbone=outputs.get("model", {}).get("backbone"),
-        weights=outputs.get("model", {}).get("weights"),
-        metrics=_json(outputs, "evaluation", "metrics"),
-        baseline_metrics=_json(outputs, "evaluation", "baseline_metrics"),
-        comparison=_json(outputs, "evaluation", "comparison"),
-        test_metrics=_json(outputs, "evaluation", "test_metrics"),
-        blessed=bool(blessing.get("blessed")) if blessing else None,
-        reason=failure or blessing.get("reason"),
-        pushed_model=pushed.get("pushed_destination"),
-    )
+    return of_run(run_id, runner, complete, nodes, _outputs(store, by_node), failure)
 
 
 def _outputs(store: MetadataStore, by_node: dict[str, metadata_store_pb2.Execution]) -> dict[str, dict[str, Any]]:
@@ -280,8 +259,3 @@ def _outputs(store: MetadataStore, by_node: dict[str, metadata_store_pb2.Executi
                 name: getattr(value, value.WhichOneof("value")) for name, value in artifact.custom_properties.items()
             }
     return found
-
-
-def _json(outputs: dict[str, dict[str, Any]], key: str, name: str) -> Any:
-    text = outputs.get(key, {}).get(name)
-    return json.loads(text) if text else None

@@ -75,8 +75,19 @@ class Progress(logging.Handler):
         self._console = console
         self._node, self._begun, self._said = "", 0.0, 0.0
         self._spinner: Spinner | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Takes what nodes say; afterwards the logger is as it was."""
         logger = logging.getLogger("retake")
-        logger.handlers, logger.level = [self], logging.DEBUG
+        level = logger.level
+        logger.addHandler(self)
+        logger.setLevel(logging.DEBUG)
+        try:
+            yield
+        finally:
+            logger.removeHandler(self)
+            logger.setLevel(level)
 
     @contextmanager
     def node(self, name: str) -> Iterator[None]:

@@ -1,88 +1,170 @@
-"""The command: ``python -m pipelines.run [--runner local] [--config sample] …``."""
+"""Trains, gates and pushes a model: on this machine, under Airflow, on Vertex AI or on Kubeflow Pipelines.
+
+The command is `retake run [--runner local] [--config sample] …`, or `python -m pipelines.run …`. From Python, as in a
+notebook, `run` does the same.
+"""
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import dataclasses
 import os
 import shlex
 import shutil
 import sys
+import time
+import uuid
 from pathlib import Path
 
+from rich.console import Console
+
+from pipelines import runners
+from pipelines.runners.base import Run, Runner, Task
 from retake import config as configuration
 from retake import handover
+from retake import summary as summaries
+from retake.config import Config
 from retake.errors import RetakeError, UsageError
 from retake.terminal import Parser, printable
 
-RUNNERS = ("local", "airflow", "vertex", "kubeflow")
 INTERRUPTED = 130
 
-FOR_RUNNERS = {
-    **dict.fromkeys(("project", "region", "bucket", "service_account", "endpoint", "wait"), ("vertex",)),
-    **dict.fromkeys(("image", "dry_run"), ("vertex", "kubeflow")),
-    "definitions": ("airflow",),
-    "host": ("kubeflow",),
-    **dict.fromkeys(("summary", "require_blessing"), ("local", "vertex")),
-    "verbose": ("local",),
-}
-"""Which runners an option is for; those that are not here are for all."""
+
+def run(config: Config, runner: str = "local", file: Path | None = None, **options: object) -> Run:
+    """Runs the pipeline from Python. Signals, loggers and descriptors of the process stay as they are.
+
+    Args:
+      config: the whole configuration.
+      runner: one of pipelines.runners.RUNNERS.
+      file: the configuration's file, which the definition for an orchestrator names as a source.
+      options: the runner's own, such as `wait=True` for vertex.
+
+    Returns:
+      The run; its `summary` says what became of it. A run that failed raises nothing.
+
+    Raises:
+      RetakeError: nothing was started.
+
+    Example:
+        >>> from retake.config import load
+        >>> done = run(load("sample", ["trainer.seed=3"]))  # doctest: +SKIP
+        >>> done.summary.metrics["accuracy"], done.summary.pushed_model  # doctest: +SKIP
+        (0.866, 'models/sample/1795175249')
+    """
+    chosen = runners.find(runner)(**options)
+    task = _task(config, chosen, f"pipelines.run.run(config, {runner!r})", file)
+    return chosen.run(task, Console(highlight=False))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the pipeline.
+def main(arguments: list[str] | None = None, prog: str = "python -m pipelines.run") -> int:
+    """Runs the pipeline as the command does.
 
     Returns:
       0 (completed, blessed or not), 1 (failed), 2 (wrong usage), 3 (not blessed, with --require-blessing) or 130
       (interrupted).
     """
+    begun = time.monotonic()
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    command = shlex.join([_python(), "-m", "pipelines.run", *arguments])
+    command = shlex.join([*_words(prog), *arguments])
     try:
+        options, cls = _parse(arguments, prog)
         if __name__ == "__main__":
             handover.hand_over()
-        _check(options, parser)
-        config = configuration.load(options.config, _overrides(options))
+        config = configuration.load(options.config, _overrides(options, cls))
         if options.show_config:
             print(configuration.as_yaml(config), end="")
             return 0
-        sees_folders = options.runner != "vertex" or config.vertex.is_local
-        if config.data.sample and sees_folders and not Path(config.data.location).exists():
-            from retake import sample
-
-            sample.draw(Path(config.data.location).parent)
-        runner = importlib.import_module(f"pipelines.runners.{options.runner}")
-        return runner.run(config, options, command)
+        runner = cls(**{field.name: getattr(options, field.name) for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
+        _check(options, runner)
+        task = _task(config, runner, command, configuration.path_of(options.config))
+        with runner.session(task, options.verbose) as console:
+            done = runner.run(task, console)
+            _show(done, console, time.monotonic() - begun)
+        if done.summary and options.summary:
+            summaries.write(done.summary, options.summary)
+        if done.summary and options.require_blessing:
+            summaries.require_blessing(done.summary)
     except RetakeError as error:
         print(printable(f"pipelines.run: {error}"), file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
         print(printable(f"Interrupted. Resume with:\n  {command}"))
         return INTERRUPTED
+    if done.interrupted:
+        return INTERRUPTED
+    return 1 if done.summary and done.summary.state == "failed" else 0
 
 
-def _python() -> str:
-    """How a person calls this interpreter from this folder: by its name where the environment is activated."""
-    return "python" if shutil.which("python") == sys.executable else os.path.relpath(sys.executable)
+def _task(config: Config, runner: Runner, command: str, file: Path | None) -> Task:
+    if config.data.sample and runner.sees_folders(config) and not Path(config.data.location).exists():
+        from retake import sample
+
+        sample.draw(Path(config.data.location).parent)
+    run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+    return Task(runner.place(config), run_id, command, file)
 
 
-def _have_streams() -> None:
-    """Where stdout or stderr is closed, as after `>&-`, puts nowhere in its place, lest a file takes its number."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(number)
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+def _show(done: Run, console: Console, seconds: float) -> None:
+    if done.summary:
+        console.print()
+        if not done.interrupted:
+            console.print(summaries.render(done.summary, seconds, nodes=False))
+    if done.advice:
+        console.print(done.advice, markup=False, soft_wrap=True)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _check(options: argparse.Namespace, runner: Runner) -> None:
+    for name in ("summary", "require_blessing"):
+        if getattr(options, name) and not runner.waits:
+            wait = "needs --wait" if hasattr(options, "wait") else f"is not for --runner {options.runner}"
+            raise UsageError(f"--{name.replace('_', '-')} {wait}: without waiting, nobody knows how the run ends")
+    if options.summary and options.summary.is_dir():
+        raise UsageError(f"--summary {options.summary} is a folder, not a file")
+    if options.summary:
+        try:
+            options.summary.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--summary {options.summary}: its folder cannot be made ({error.strerror})") from None
+        if not os.access(options.summary.parent, os.W_OK):
+            raise UsageError(f"--summary {options.summary}: its folder cannot be written to")
+
+
+def _words(prog: str) -> list[str]:
+    """How a person gives the command from this folder: `python` by its name where the environment is activated."""
+    first, *others = prog.split()
+    if shutil.which(first) == str(Path(sys.executable).with_name(first)):
+        return [first, *others]
+    return [os.path.relpath(Path(sys.executable).with_name(first)), *others]
+
+
+def _parse(arguments: list[str], prog: str) -> tuple[argparse.Namespace, type[Runner]]:
+    """The options, and the runner that they choose. Each runner has options of its own."""
+    first = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    first.add_argument("--runner", default="local")
+    try:
+        name = first.parse_known_args(arguments)[0].runner
+    except argparse.ArgumentError:
+        name = "local"
+    name = name if name in runners.RUNNERS else "local"
+    parser = _parser(prog, name)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flag = unknown[0].partition("=")[0]
+        others = [each for each in runners.RUNNERS if flag in _parser(prog, each)._option_string_actions]
+        if others:
+            raise UsageError(f"{flag} is not for --runner {name}, only for {' and '.join(others)}")
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return options, runners.find(name)
+
+
+def _parser(prog: str, runner: str) -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m pipelines.run",
+        prog=prog,
         description="Train an image classifier on labelled records, gate it against the model in service, push it.",
+        epilog=f"Each runner has options of its own: {prog} --runner NAME --help shows them.",
     )
-    parser.add_argument("--runner", choices=RUNNERS, default="local", help="where the nodes run (default: local)")
+    names = tuple(runners.RUNNERS)
+    parser.add_argument("--runner", choices=names, default="local", help="where the nodes run (default: local)")
     parser.add_argument(
         "--config", default="sample", metavar="NAME", help="a file of configs/, or a path (default: sample)"
     )
@@ -98,68 +180,40 @@ def _parser() -> argparse.ArgumentParser:
         help="any setting, such as trainer.epochs=3",
     )
     parser.add_argument("--show-config", action="store_true", help="print the whole configuration and stop")
-    parser.add_argument(
-        "--definitions",
-        type=Path,
-        default=Path("dags/definitions"),
-        metavar="DIR",
-        help="airflow: where the DAG file looks for compiled pipelines (default: dags/definitions)",
-    )
-    vertex = parser.add_argument_group(
-        "vertex",
-        "Places that are neither absolute nor gs:// lie in the bucket; with the endpoint of a local Vertex they are "
-        "folders, and project, region, bucket and image are not needed.",
-    )
-    vertex.add_argument("--project", metavar="ID", help="Google Cloud project: vertex.project")
-    vertex.add_argument("--region", metavar="NAME", help="such as europe-west4: vertex.region")
-    vertex.add_argument("--bucket", metavar="NAME", help="in that region: vertex.bucket")
-    vertex.add_argument("--image", metavar="IMAGE", help="holds this project's code: vertex.image or kubeflow.image")
-    vertex.add_argument("--service-account", metavar="EMAIL", help="runs the nodes: vertex.service_account")
-    vertex.add_argument("--endpoint", metavar="URL", help="of a local Vertex: vertex.endpoint")
-    vertex.add_argument("--dry-run", action="store_true", help="print the job specification and submit nothing")
-    vertex.add_argument("--wait", action="store_true", help="follow the job to its end")
-    parser.add_argument("--host", metavar="URL", help="of Kubeflow Pipelines: kubeflow.host")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write the summary as JSON, too")
-    parser.add_argument(
-        "--require-blessing",
-        action="store_true",
-        help="exit with 3 where the model was not blessed; for vertex together with --wait",
-    )
+    parser.add_argument("--require-blessing", action="store_true", help="exit with 3 where the model was not blessed")
     parser.add_argument("--verbose", action="store_true", help="show the libraries' own messages")
+    cls = runners.find(runner)
+    cls.add_options(parser.add_argument_group(f"--runner {runner}", (cls.__doc__ or "").partition("\n")[0]))
     return parser
 
 
-def _check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    for name, runners in FOR_RUNNERS.items():
-        if options.runner not in runners and getattr(options, name) != parser.get_default(name):
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{flag} is not for --runner {options.runner}, only for {' and '.join(runners)}")
-    if options.require_blessing and options.runner == "vertex" and not options.wait:
-        raise UsageError("--require-blessing needs --wait, without which nobody waits for the verdict")
-
-
-def _overrides(options: argparse.Namespace) -> list[str]:
+def _overrides(options: argparse.Namespace, cls: type[Runner]) -> list[str]:
     places = {
-        "data.location": options.data,
-        "model.weights": options.weights,
-        "pipeline.root": options.root,
-        "pusher.destination": options.models,
-        "vertex.project": options.project,
-        "vertex.region": options.region,
-        "vertex.bucket": options.bucket,
-        f"{'kubeflow' if options.runner == 'kubeflow' else 'vertex'}.image": options.image,
-        "vertex.service_account": options.service_account,
-        "vertex.endpoint": options.endpoint,
-        "kubeflow.host": options.host,
+        "data": "data.location",
+        "weights": "model.weights",
+        "root": "pipeline.root",
+        "models": "pusher.destination",
+        **cls.SETTINGS,
     }
-    given = [f"{key}={configuration.quote(value)}" for key, value in places.items() if value is not None]
+    values = {key: getattr(options, option) for option, key in places.items()}
+    overrides = [f"{key}={configuration.quote(value)}" for key, value in values.items() if value is not None]
     if options.data is not None:
-        given.append("data.sample=false")
-    return [*options.set, *given]
+        overrides.append("data.sample=false")
+    return [*options.set, *overrides]
+
+
+def have_streams() -> None:
+    """Where stdout or stderr is closed, as after `>&-`, puts nowhere in its place, lest a file takes its number."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 if __name__ == "__main__":
-    _have_streams()
+    have_streams()
     code = main()
     if code == INTERRUPTED:  # Threads of Beam and TensorFlow would hold up the exit; all that goes on is on disk.
         sys.stdout.flush()

@@ -4,41 +4,59 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from pipelines import definition as definitions
+from pipelines.runners.base import Run, Runner, Task
 from retake import config as configuration
 from retake import durable
-from retake.config import Config
 from retake.errors import RetakeError, UsageError
 from retake.terminal import printable
 
+DEFINITIONS = Path("dags/definitions")
 
-def run(config: Config, options: argparse.Namespace, command: str) -> int:
-    """Compiles the pipeline and puts its definition where the DAG file looks.
 
-    Args:
-      config: the whole configuration.
-      options: `config` and `definitions` of the command.
-      command: the command line, which the DAG file names when the definition is outdated.
+@dataclass
+class Airflow(Runner):
+    """Compiles the pipeline for the DAG file of an Airflow."""
 
-    Raises:
-      RetakeError: a file cannot be read, or the definition's folder is not writable.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    pods = {node: _pod(node, Path(file)) for node, file in config.airflow.pods.items()}
-    compiled = definitions.compile(config, configuration.path_of(options.config), command, pods)
-    if unknown := set(pods) - {"*", *(node.id for node in compiled.nodes)}:
-        raise UsageError(f"airflow.pods: there is no node {', '.join(sorted(unknown))}")
-    content = compiled.model_dump_json(indent=1) + "\n"
-    file = options.definitions / f"{compiled.pipeline}.json"
-    try:
-        durable.write(file, content.encode())
-    except OSError as error:
-        raise RetakeError(f"{file} cannot be written ({error.strerror}); give a folder with --definitions") from None
-    print(printable(f"{compiled.pipeline}: {len(compiled.nodes)} nodes compiled to {file}"))
-    return 0
+    definitions: Path = DEFINITIONS
+
+    @classmethod
+    def add_options(cls, group: argparse._ArgumentGroup) -> None:
+        group.add_argument(
+            "--definitions",
+            type=Path,
+            default=DEFINITIONS,
+            metavar="DIR",
+            help=f"where the DAG file looks for compiled pipelines (default: {DEFINITIONS})",
+        )
+
+    def run(self, task: Task, console: Console) -> Run:
+        """Compiles the pipeline, and puts its definition where the DAG file looks.
+
+        Raises:
+          RetakeError: a file cannot be read, or the definition's folder is not writable.
+        """
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        pods = {node: _pod(node, Path(file)) for node, file in task.config.airflow.pods.items()}
+        compiled = definitions.compile(task.config, task.file, task.command, pods)
+        if unknown := set(pods) - {"*", *(node.id for node in compiled.nodes)}:
+            raise UsageError(f"airflow.pods: there is no node {', '.join(sorted(unknown))}")
+        content = compiled.model_dump_json(indent=1) + "\n"
+        file = self.definitions / f"{compiled.pipeline}.json"
+        try:
+            durable.write(file, content.encode())
+        except OSError as error:
+            raise RetakeError(
+                f"{file} cannot be written ({error.strerror}); give a folder with --definitions"
+            ) from None
+        console.print(printable(f"{compiled.pipeline}: {len(compiled.nodes)} nodes compiled to {file}"), soft_wrap=True)
+        return Run(str(file))
 
 
 def _pod(node: str, file: Path) -> dict[str, Any]:

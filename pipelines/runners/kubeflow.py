@@ -11,13 +11,15 @@ import os
 import tempfile
 import warnings
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from rich.console import Console
 
 from pipelines import definition as definitions
-from pipelines import metadata
 from pipelines.definition import Definition
-from retake import config as configuration
+from pipelines.runners.base import Run, Runner, Task
 from retake.config import NO_FILES, Config, KubeflowSection
 from retake.errors import RetakeError, UsageError, first_line
 
@@ -25,28 +27,41 @@ PACKED = "RETAKE_DEFINITION"
 """Environment variable of the tasks: the definition, so that they need no common file for it."""
 
 
-def run(config: Config, options: argparse.Namespace, command: str) -> int:
-    """Compiles the pipeline with the kfp SDK, and submits it unless this is a dry run.
+@dataclass
+class Kubeflow(Runner):
+    """Submits the pipeline to open-source Kubeflow Pipelines."""
 
-    Args:
-      config: the whole configuration.
-      options: `config` and `dry_run` of the command.
-      command: the command line, for the definition.
+    SETTINGS: ClassVar[dict[str, str]] = {"image": "kubeflow.image", "host": "kubeflow.host"}
 
-    Raises:
-      UsageError: a setting is missing, or names a place that the tasks do not see.
-      RetakeError: a file cannot be read, or the server does not take the pipeline.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    config = configuration.located(config)
-    _check(config, options.dry_run)
-    package = compile(definitions.compile(config, configuration.path_of(options.config), command, {}))
-    if options.dry_run:
-        print(package, end="")
-        return 0
-    run_id = _submit(package, config)
-    print(f"{config.pipeline.name} · run {run_id}\n{config.kubeflow.host.rstrip('/')}/#/runs/details/{run_id}")
-    return 0
+    dry_run: bool = False
+
+    @classmethod
+    def add_options(cls, group: argparse._ArgumentGroup) -> None:
+        group.add_argument("--host", metavar="URL", help="of Kubeflow Pipelines: kubeflow.host")
+        group.add_argument("--image", metavar="IMAGE", help="holds this project's code: kubeflow.image")
+        group.add_argument("--dry-run", action="store_true", help="print the pipeline as YAML and submit nothing")
+
+    def place(self, config: Config) -> Config:
+        config = super().place(config)
+        _check(config, self.dry_run)
+        return config
+
+    def run(self, task: Task, console: Console) -> Run:
+        """Compiles the pipeline with the kfp SDK, and submits it unless this is a dry run.
+
+        Raises:
+          RetakeError: a file cannot be read, or the server does not take the pipeline.
+        """
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        config = task.config
+        package = compile(definitions.compile(config, task.file, task.command, {}))
+        if self.dry_run:
+            print(package, end="")
+            return Run(config.pipeline.name)
+        run_id = _submit(package, config)
+        link = f"{config.kubeflow.host.rstrip('/')}/#/runs/details/{run_id}"
+        console.print(f"{config.pipeline.name} · run {run_id}\n{link}", soft_wrap=True)
+        return Run(run_id)
 
 
 def _check(config: Config, dry_run: bool) -> None:
@@ -123,6 +138,8 @@ def _component(definition: Definition, node: str, image: str) -> Any:
 
 def _on_kubernetes(task: Any, settings: KubeflowSection) -> None:
     from kfp import kubernetes
+
+    from pipelines import metadata
 
     if settings.secret:
         kubernetes.use_secret_as_env(task, settings.secret, {"password": metadata.PASSWORD_VARIABLE})

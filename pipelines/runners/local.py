@@ -5,16 +5,14 @@ A run that failed, was interrupted or killed is resumed by the same command: fin
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import logging
 import os
 import signal
 import tempfile
-import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from pipelines import progress
-from retake import config as configuration
+from pipelines.runners.base import Run, Runner, Task
 from retake import summary as summaries
 from retake import weights as weight_files
 from retake.config import Config
@@ -32,58 +30,55 @@ from retake.terminal import in_one_line, printable
 AGAIN_SECONDS = 0.5
 
 
-def run(config: Config, options: argparse.Namespace, command: str) -> int:
-    """Runs the pipeline here.
+@dataclass
+class Local(Runner):
+    """Runs every node in this process."""
 
-    Args:
-      config: the whole configuration.
-      options: `summary`, `require_blessing` and `verbose` of the command.
-      command: the command line, which resumes a run that did not end.
+    waits = True
 
-    Returns:
-      The exit code: 0 completed, 1 failed, 130 interrupted.
+    def place(self, config: Config) -> Config:
+        if "://" in config.pipeline.root:
+            raise UsageError(f"pipeline.root {config.pipeline.root}: the local runner keeps its runs in a local folder")
+        _check_places(config)
+        return super().place(config)
 
-    Raises:
-      RetakeError: a place that the run needs is not there or not writable; nothing was started.
-      NotBlessedError: the run is complete, and `require_blessing` asks for more.
-    """
-    begun = time.monotonic()
-    if "://" in config.pipeline.root:
-        raise UsageError(f"pipeline.root {config.pipeline.root}: the local runner keeps its runs in a local folder")
-    root = Path(config.pipeline.root).resolve()
-    _check_places(config, root, options.summary)
-    run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-    folder = root / "runs" / run_id
-    log = _short(folder / "log.txt")
-    command = printable(command)
-    with (
-        _interruptible(),
-        progress.captured(folder / "log.txt", options.verbose) as console,
-        _alone(root, console),
-    ):
-        console.print(f"[bold]{config.pipeline.name}[/] · run {run_id} · log {escape(log)}", soft_wrap=True)
-        code, summary = _run(config, run_id, console)
-        for file in (folder / "summary.json", options.summary):
-            if file:
-                summaries.write(summary, file)
-        console.print()
-        if code == 130:
-            console.print("Interrupted. Resume with:")
-        else:
-            console.print(summaries.render(summary, time.monotonic() - begun, nodes=False))
-        if code == 1:
+    @contextmanager
+    def session(self, task: Task, verbose: bool) -> Iterator[Console]:
+        """Sends all but progress to the run's log, and ends the run at Ctrl-C and SIGTERM."""
+        with _interruptible(), progress.captured(_folder(task) / "log.txt", verbose) as console:
             console.print(
-                f"\nThe full log is {log}. Once the cause is fixed, resume with:", markup=False, soft_wrap=True
+                f"[bold]{task.config.pipeline.name}[/] · run {task.run_id} · log {escape(_log(task))}", soft_wrap=True
             )
-        if code:
-            console.print(f"  {command}", markup=False, soft_wrap=True)
-    if options.require_blessing:
-        summaries.require_blessing(summary)
-    return code
+            yield console
+
+    def run(self, task: Task, console: Console) -> Run:
+        """Runs the nodes; one that fails ends the run."""
+        with _alone(Path(task.config.pipeline.root), console):
+            show = progress.Progress(console)
+            with show.listening():
+                interrupted, summary = _run(task, show)
+            summaries.write(summary, _folder(task) / "summary.json")
+        command = printable(task.command)
+        advice = ""
+        if interrupted:
+            advice = f"Interrupted. Resume with:\n  {command}"
+        elif summary.state == "failed":
+            log = f"The full log is {_log(task)}. " if (_folder(task) / "log.txt").exists() else ""
+            advice = f"\n{log}Once the cause is fixed, resume with:\n  {command}"
+        return Run(task.run_id, summary, interrupted, advice)
 
 
-def _run(config: Config, run_id: str, console: Console) -> tuple[int, summaries.Summary]:
-    show = progress.Progress(console)
+def _folder(task: Task) -> Path:
+    return Path(task.config.pipeline.root) / "runs" / task.run_id
+
+
+def _log(task: Task) -> str:
+    return _short(_folder(task) / "log.txt")
+
+
+def _run(task: Task, show: progress.Progress) -> tuple[bool, summaries.Summary]:
+    """Whether the run was interrupted, and its summary."""
+    config, run_id = task.config, task.run_id
     weights = weight_files.resolve(config.model)
     with show.node("starting"):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
@@ -91,13 +86,12 @@ def _run(config: Config, run_id: str, console: Console) -> tuple[int, summaries.
 
         from pipelines import factory, leftovers, metadata, run_node
 
-        config = configuration.located(config)
         connection = metadata.connection_config(config.metadata.url)
         leftovers.clear(connection, config.pipeline.name, config.pipeline.root, alone=True)
         pipeline = Compiler().compile(factory.build(config, config.pipeline.root, weights))
     run_node.bind(pipeline, run_id, factory.parameters(config))
     node_ids = [node.pipeline_node.node_info.id for node in pipeline.nodes]
-    code, failure = 0, None
+    interrupted, failure = False, None
     done: list[summaries.Node] = []
     for node_id in node_ids:
         try:
@@ -106,34 +100,29 @@ def _run(config: Config, run_id: str, console: Console) -> tuple[int, summaries.
         except KeyboardInterrupt:
             signal.setitimer(signal.ITIMER_REAL, 0)
             show.done("interrupted")
-            code, failure = 130, "interrupted"
+            interrupted, failure = True, "interrupted"
             break
         except Exception as error:
             show.done("failed")
             logging.exception("%s failed", node_id)
-            code = 1
             failure = in_words(error)
             break
         done.append(metadata.node(node_id, execution, done))
         show.done(done[-1].state)
-    if not code:
+    if not failure:
         metadata.back_up(connection)
-    return code, metadata.summarize(connection, config.pipeline.name, run_id, "local", node_ids, failure)
+    return interrupted, metadata.summarize(connection, config.pipeline.name, run_id, "local", node_ids, failure)
 
 
-def _check_places(config: Config, root: Path, summary: Path | None) -> None:
+def _check_places(config: Config) -> None:
     """Finds out in a moment what a node would find out after a minute."""
     if "://" not in config.data.location and not Path(config.data.location).is_dir():
         location = Path(config.data.location)
         told = location if location.is_absolute() else f"{location} ({location.absolute()})"
         raise RetakeError(f"data location {told} is not a folder; give one with --data or data.location")
-    places = {"pipeline.root": root}
+    places = {"pipeline.root": Path(config.pipeline.root).resolve()}
     if "://" not in config.pusher.destination:
         places["pusher.destination"] = Path(config.pusher.destination).resolve()
-    if summary:
-        places["--summary: the folder"] = summary.resolve().parent
-        if summary.is_dir():
-            raise RetakeError(f"--summary {summary} is a folder, not a file")
     for key, place in places.items():
         try:
             place.mkdir(parents=True, exist_ok=True)

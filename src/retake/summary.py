@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -96,6 +97,51 @@ class Summary(BaseModel):
     blessed: bool | None = None
     reason: str | None = None
     pushed_model: str | None = None
+
+
+def of_run(
+    run_id: str,
+    runner: str,
+    complete: bool,
+    nodes: list[Node],
+    outputs: Mapping[str, Mapping[str, Any]],
+    failure: str | None,
+) -> Summary:
+    """The summary of a run, from what its nodes noted in their outputs.
+
+    Args:
+      run_id, runner, nodes: As in Summary.
+      complete: Whether all nodes came to their end.
+      outputs: Output key, such as `evaluation` → custom properties of that artifact.
+      failure: Why the run failed, if it did.
+    """
+
+    def noted(key: str, name: str) -> Any:
+        return outputs.get(key, {}).get(name)
+
+    def read(key: str, name: str) -> Any:
+        text = noted(key, name)
+        return json.loads(text) if text else None
+
+    counts = read("examples", "counts") or {}
+    blessed = noted("blessing", "blessed")
+    return Summary(
+        run_id=run_id,
+        runner=runner,
+        state="complete" if complete else "failed",
+        nodes=nodes,
+        examples=counts.get("examples", {}),
+        dropped=counts.get("dropped", {}),
+        backbone=noted("model", "backbone"),
+        weights=noted("model", "weights"),
+        metrics=read("evaluation", "metrics"),
+        baseline_metrics=read("evaluation", "baseline_metrics"),
+        comparison=read("evaluation", "comparison"),
+        test_metrics=read("evaluation", "test_metrics"),
+        blessed=None if blessed is None else bool(blessed),
+        reason=failure or noted("blessing", "reason"),
+        pushed_model=noted("pushed_model", "pushed_destination"),
+    )
 
 
 def write(summary: Summary, file: Path) -> None:

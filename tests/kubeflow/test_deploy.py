@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.runners import vertex
+from pipelines import vertex_job
 from retake import config as configuration
 from retake.config import Config
 
@@ -462,7 +462,7 @@ def placed(**sections: Any) -> Config:
     service = {"project": "my-project", "region": "europe-west4", "bucket": "my-bucket", "image": "registry/retake:1"}
     service["service_account"] = "retake-runner@my-project.iam.gserviceaccount.com"
     given = configuration.load("hotdog").model_dump() | sections
-    return vertex.placed(Config(**{**given, "vertex": {**given["vertex"], **service}}))
+    return vertex_job.placed(Config(**{**given, "vertex": {**given["vertex"], **service}}))
 
 
 def readme(section: str) -> Any:
@@ -472,7 +472,7 @@ def readme(section: str) -> Any:
 
 
 def test_the_job_is_where_the_runner_puts_it() -> None:
-    assert f"{placed().pipeline.root}/{vertex.SPECIFICATION}" == "gs://my-bucket/runs/hotdog/pipeline.json"
+    assert f"{placed().pipeline.root}/{vertex_job.SPECIFICATION}" == "gs://my-bucket/runs/hotdog/pipeline.json"
 
 
 def test_the_gpu_of_the_readme_is_a_setting() -> None:

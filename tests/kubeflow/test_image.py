@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pipelines.runners import vertex
+from pipelines import vertex_job
 from retake import config as configuration
 from retake import sample
 from retake.weights import Weights
@@ -237,8 +237,8 @@ def test_for_gpus_it_holds_the_cuda_that_tensorflow_is_built_for_and_changes_not
 @pytest.mark.parametrize(
     "command",
     [
-        [*vertex.COMMAND, "executor"],
-        [*vertex.COMMAND, "hook"],
+        [*vertex_job.COMMAND, "executor"],
+        [*vertex_job.COMMAND, "hook"],
         ["python", "-m", "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor"],
         ["python", "-m", "pipelines.run_node"],
     ],

@@ -332,7 +332,7 @@ def test_a_summary_that_cannot_be_written_is_told_before_anything_runs(tmp_path:
     (tmp_path / "data").mkdir()
     ended = run("--data", tmp_path / "data", "--root", tmp_path / "root", "--summary", tmp_path / file)
 
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "--summary" in ended.stderr and "Traceback" not in ended.stderr
     assert not (tmp_path / "root" / "runs").exists()
 

@@ -22,8 +22,8 @@ def test_what_nodes_say_cannot_steer_a_terminal(logger: logging.Logger, monkeypa
     monkeypatch.setattr(logger, "level", logger.level)
     monkeypatch.setattr(logger, "propagate", False)  # pytest-xdist cannot report a lone surrogate.
     console = Console(file=StringIO(), width=80)
-    progress.Progress(console)
-    logger.info("file \x1b[2J of %s", "caf\udce9")
+    with progress.Progress(console).listening():
+        logger.info("file \x1b[2J of %s", "caf\udce9")
     assert console.file.getvalue() == "  file \\x1b[2J of caf\\udce9\n"  # type: ignore[attr-defined]
 
 

@@ -23,6 +23,7 @@ from colours import CLASSES, coloured, config, write_records
 from runner_contract import BROKEN, FIELDS, NODES, Outcome, Place, RunnerContract, Start, make_place, versions
 from vertex_emulator import Pipeline, VertexEmulator, aiplatform, ended, states, tasks, until, vertex_emulator
 
+from pipelines import google_cloud, vertex_job
 from pipelines import run as command
 from pipelines.runners import vertex
 from retake.config import Config
@@ -42,19 +43,19 @@ JOB = "projects/123/locations/europe-west4/pipelineJobs"
 
 
 def settings(**sections: Any) -> Config:
-    return vertex.placed(config(**{**sections, "vertex": {**SERVICE, **sections.get("vertex", {})}}))
+    return vertex_job.placed(config(**{**sections, "vertex": {**SERVICE, **sections.get("vertex", {})}}))
 
 
 @pytest.fixture(scope="module")
-def compiled() -> vertex.Compiled:
-    return vertex.compile(settings())
+def compiled() -> vertex_job.Compiled:
+    return vertex_job.compile(settings())
 
 
-def specification(job: vertex.Compiled) -> Any:
+def specification(job: vertex_job.Compiled) -> Any:
     return job.job["pipelineSpec"]
 
 
-def container(job: vertex.Compiled, node: str) -> Any:
+def container(job: vertex_job.Compiled, node: str) -> Any:
     return specification(job)["deploymentSpec"]["executors"][f"{node}_executor"]["container"]
 
 
@@ -80,7 +81,7 @@ class TestCompiled:
         assert printed[0].stdout == printed[1].stdout
         assert json.loads(printed[0].stdout)["displayName"] == "sample"
 
-    def test_the_job_changes_only_when_somebody_means_it_to(self, compiled: vertex.Compiled) -> None:
+    def test_the_job_changes_only_when_somebody_means_it_to(self, compiled: vertex_job.Compiled) -> None:
         """Fingerprints of the code are left out: they change with each edit of a node."""
         job = re.sub(r"\b[0-9a-f]{64}\b", "CODE", compiled.text)
         if "RENEW" in os.environ:
@@ -89,7 +90,7 @@ class TestCompiled:
         assert job == GOLDEN.read_text(), f"the compiled job is not what {GOLDEN.name} says; {renew}"
 
     def test_data_and_models_are_parameters_of_the_job_with_the_configured_values(
-        self, compiled: vertex.Compiled
+        self, compiled: vertex_job.Compiled
     ) -> None:
         parameters = specification(compiled)["root"]["inputDefinitions"]["parameters"]
         assert parameters == {"data": {"parameterType": "STRING"}, "models": {"parameterType": "STRING"}}
@@ -101,17 +102,17 @@ class TestCompiled:
         assert tasks["ExampleGen"]["inputs"]["parameters"]["input_base"] == {"componentInputParameter": "data"}
         assert tasks["Pusher"]["inputs"]["parameters"]["push_destination"] == {"componentInputParameter": "models"}
 
-    def test_the_code_is_that_of_the_image(self, compiled: vertex.Compiled) -> None:
+    def test_the_code_is_that_of_the_image(self, compiled: vertex_job.Compiled) -> None:
         assert not re.search(r"module_file|\.whl|_wheels", compiled.text)
         containers = [container(compiled, node) for node in NODES if node != "Resolver"]
         assert {each["image"] for each in containers} == {SERVICE["image"]}
         assert {tuple(each["command"]) for each in containers} == {("python", "-m", "components.vertex", "executor")}
 
-    def test_the_nodes_are_those_of_the_definition_in_its_order(self, compiled: vertex.Compiled) -> None:
+    def test_the_nodes_are_those_of_the_definition_in_its_order(self, compiled: vertex_job.Compiled) -> None:
         assert compiled.nodes == NODES
 
     def test_the_baseline_is_looked_up_when_the_candidate_is_there_and_is_another_model(
-        self, compiled: vertex.Compiled
+        self, compiled: vertex_job.Compiled
     ) -> None:
         resolver = "Resolver-model-blessing-resolver"
         assert specification(compiled)["root"]["dag"]["tasks"][resolver]["dependentTasks"] == ["Trainer"]
@@ -120,7 +121,7 @@ class TestCompiled:
         assert query.endswith("metadata.current_model.string_value!=\"{{$.inputs.artifacts['candidate'].uri}}\"")
 
     def test_a_warm_start_is_looked_up_among_models_of_other_examples(self) -> None:
-        warm = vertex.compile(settings(model={"backbone": "MobileNetV2"}, trainer={"start": "warm"}))
+        warm = vertex_job.compile(settings(model={"backbone": "MobileNetV2"}, trainer={"start": "warm"}))
         assert [node for node in warm.nodes if node not in NODES] == ["StartResolver"]
         tasks = specification(warm)["root"]["dag"]["tasks"]
         resolver = "StartResolver-model-blessing-resolver"
@@ -131,7 +132,7 @@ class TestCompiled:
         base = tasks["Trainer"]["inputs"]["artifacts"]["base_model"]["taskOutputArtifact"]
         assert base["producerTask"] == "StartResolver-model-resolver"
 
-    def test_a_model_is_pushed_only_after_the_statistics_were_validated(self, compiled: vertex.Compiled) -> None:
+    def test_a_model_is_pushed_only_after_the_statistics_were_validated(self, compiled: vertex_job.Compiled) -> None:
         pusher = specification(compiled)["root"]["dag"]["tasks"]["Pusher"]
         assert "ExampleValidator" in pusher["dependentTasks"]
 
@@ -141,7 +142,7 @@ class TestCompiled:
         dataflow = ["--runner=DataflowRunner", "--region={region}", "--temp_location={root}/beam"]
         weights = tmp_path / "small.weights.h5"
         weights.write_bytes(b"weights")
-        made = vertex.compile(
+        made = vertex_job.compile(
             settings(
                 pipeline={"caching": False},
                 model={"backbone": "MobileNetV2", "weights": str(weights)},
@@ -172,14 +173,14 @@ class TestCompiled:
 
     def test_a_machine_for_no_node_is_refused(self) -> None:
         with pytest.raises(UsageError, match=r"there is no node Coach; there are \* and ExampleGen, .*Trainer"):
-            vertex.compile(settings(vertex={"machines": {"Coach": {"cpus": 1, "memory_gb": 1}}}))
+            vertex_job.compile(settings(vertex={"machines": {"Coach": {"cpus": 1, "memory_gb": 1}}}))
 
     def test_weights_that_are_chosen_by_what_can_be_reached_do_not_depend_on_this_machine(self) -> None:
         there = settings(model={"backbone": "EfficientNetB0", "weights": "auto"})
-        assert vertex.weights_of(there) == ("imagenet", "")
+        assert vertex_job.weights_of(there) == ("imagenet", "")
 
     def test_googles_own_client_takes_the_file_with_other_parameters(
-        self, compiled: vertex.Compiled, tmp_path: Path
+        self, compiled: vertex_job.Compiled, tmp_path: Path
     ) -> None:
         from google.auth.credentials import AnonymousCredentials
         from google.cloud import aiplatform
@@ -202,7 +203,7 @@ class TestCompiled:
 class Task:
     """A task's processes, as Vertex would start them, with folders here for places in a bucket."""
 
-    def __init__(self, folder: Path, compiled: vertex.Compiled, data: Path):
+    def __init__(self, folder: Path, compiled: vertex_job.Compiled, data: Path):
         self._folder, self._container = folder, container(compiled, "ExampleGen")
         constants = specification(compiled)["root"]["dag"]["tasks"]["ExampleGen"]["inputs"]["parameters"]
         values = {k: v["runtimeValue"]["constant"] for k, v in constants.items() if "runtimeValue" in v}
@@ -243,7 +244,7 @@ class TestTask:
         return tmp_path / "data"
 
     def test_the_hook_sees_records_at_any_depth_and_the_executor_reads_them(
-        self, compiled: vertex.Compiled, data: Path, tmp_path: Path
+        self, compiled: vertex_job.Compiled, data: Path, tmp_path: Path
     ) -> None:
         before = Task(tmp_path / "before", compiled, data).hook()
         write_records(data / "a" / "deep" / "place" / "second.tfrecord.gz", coloured(2, seed=1))
@@ -264,7 +265,7 @@ class TestTask:
         }
 
     def test_a_task_that_fails_says_why_beside_its_output(
-        self, compiled: vertex.Compiled, data: Path, tmp_path: Path
+        self, compiled: vertex_job.Compiled, data: Path, tmp_path: Path
     ) -> None:
         whole = (data / "first.tfrecord").read_bytes()
         (data / BROKEN).write_bytes(whole[: len(whole) // 2])
@@ -274,14 +275,14 @@ class TestTask:
         assert BROKEN in said
         assert ended.stderr.splitlines()[-1] == said
 
-    def test_a_hook_that_fails_does_so_too(self, compiled: vertex.Compiled, tmp_path: Path) -> None:
+    def test_a_hook_that_fails_does_so_too(self, compiled: vertex_job.Compiled, tmp_path: Path) -> None:
         ended = Task(tmp_path / "task", compiled, tmp_path / "nowhere").hook()
         assert ended.returncode == 1
         assert "nowhere is not a folder" in (tmp_path / "task" / "failure.txt").read_text()
         assert "Traceback" not in ended.stderr
 
     def test_an_attempt_does_not_keep_the_reason_of_an_earlier_one(
-        self, compiled: vertex.Compiled, data: Path, tmp_path: Path
+        self, compiled: vertex_job.Compiled, data: Path, tmp_path: Path
     ) -> None:
         assert Task(tmp_path / "task", compiled, tmp_path / "nowhere").hook().returncode == 1
         assert Task(tmp_path / "task", compiled, data).hook()["parameterValues"]["span"] == 0
@@ -377,19 +378,19 @@ class TestErrors:
         ],
     )
     def test_a_refused_job_is_one_message(
-        self, compiled: vertex.Compiled, tmp_path: Path, answer: tuple[int, Any], told: str
+        self, compiled: vertex_job.Compiled, tmp_path: Path, answer: tuple[int, Any], told: str
     ) -> None:
         with server(lambda *_: answer) as endpoint:
-            google = vertex.Google(here(tmp_path, endpoint))
+            google = google_cloud.Google(here(tmp_path, endpoint))
             with pytest.raises(RetakeError) as raised:
                 google.submit(compiled.job)
         assert str(raised.value).startswith(f"starting of a job at {endpoint}")
         assert told in str(raised.value) and "\n" not in str(raised.value)
 
     def test_a_service_that_nobody_answers_for_cannot_be_reached(
-        self, compiled: vertex.Compiled, tmp_path: Path
+        self, compiled: vertex_job.Compiled, tmp_path: Path
     ) -> None:
-        google = vertex.Google(here(tmp_path, "http://127.0.0.1:9"))
+        google = google_cloud.Google(here(tmp_path, "http://127.0.0.1:9"))
         with pytest.raises(RetakeError) as raised:
             google.submit(compiled.job)
         assert str(raised.value) == (
@@ -424,7 +425,7 @@ class TestErrors:
         with server(lambda *_: answer) as storage:
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage)
             with pytest.raises(RetakeError, match=re.escape(told)):
-                vertex.Google(settings()).check(DATA)
+                google_cloud.Google(settings()).check(DATA)
 
     @pytest.mark.parametrize(
         ("location", "kind"), [("EUROPE-WEST4", "region"), ("EU", "multi-region"), ("EUR4", "dual-region")]
@@ -435,14 +436,14 @@ class TestErrors:
         answer = {"location": location, "locationType": kind, "items": [{"name": "data/first.tfrecord"}]}
         with server(lambda *_: (200, answer)) as storage:
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage)
-            vertex.Google(settings()).check(DATA)
+            google_cloud.Google(settings()).check(DATA)
 
     @pytest.mark.parametrize(
         ("status", "told"), [(404, "retake:1 is not there; push it"), (403, "retake:1 is not permitted"), (200, None)]
     )
     def test_an_image_that_the_registry_does_not_have_is_named(self, tmp_path: Path, status: int, told: str) -> None:
         with server(lambda *_: (status, {})) as registry:
-            google = vertex.Google(here(tmp_path, "http://127.0.0.1:9"))
+            google = google_cloud.Google(here(tmp_path, "http://127.0.0.1:9"))
             check = lambda: google._check_image("retake:1", f"{registry}/v2/p/r/retake/manifests/1")  # noqa: E731
             if told is None:
                 check()
@@ -451,13 +452,13 @@ class TestErrors:
                     check()
 
     def test_googles_credentials_go_to_googles_registries_only(self) -> None:
-        assert vertex._manifest("registry.example/retake:1") is None
-        assert vertex._manifest("gcr.io.example/retake:1") is None
+        assert google_cloud._manifest("registry.example/retake:1") is None
+        assert google_cloud._manifest("gcr.io.example/retake:1") is None
         image = "europe-west4-docker.pkg.dev/p/r/retake"
         manifests = f"https://{image.partition('/')[0]}/v2/p/r/retake/manifests"
-        assert vertex._manifest(f"{image}:1") == f"{manifests}/1"
-        assert vertex._manifest(image) == f"{manifests}/latest"
-        assert vertex._manifest(f"{image}@sha256:ab") == f"{manifests}/sha256:ab"
+        assert google_cloud._manifest(f"{image}:1") == f"{manifests}/1"
+        assert google_cloud._manifest(image) == f"{manifests}/latest"
+        assert google_cloud._manifest(f"{image}@sha256:ab") == f"{manifests}/sha256:ab"
 
 
 @pytest.fixture()
@@ -501,15 +502,15 @@ def bucket() -> Iterator[Any]:
 
 
 @pytest.fixture()
-def in_bucket(bucket: Any) -> vertex.Google:
+def in_bucket(bucket: Any) -> google_cloud.Google:
     """A Vertex and a Cloud Storage on this machine."""
     places = {"root": "gs://my-bucket/runs/colours"}
-    return vertex.Google(settings(pipeline=places, vertex={"endpoint": "http://127.0.0.1:9"}))
+    return google_cloud.Google(settings(pipeline=places, vertex={"endpoint": "http://127.0.0.1:9"}))
 
 
 class TestBucket:
     def test_the_job_and_a_weights_file_are_put_below_the_root(
-        self, compiled: vertex.Compiled, bucket: Any, in_bucket: vertex.Google, tmp_path: Path
+        self, compiled: vertex_job.Compiled, bucket: Any, in_bucket: google_cloud.Google, tmp_path: Path
     ) -> None:
         weights = tmp_path / "some.weights.h5"
         weights.write_bytes(b"weights")
@@ -520,15 +521,15 @@ class TestBucket:
         assert bucket.blob("runs/colours/pipeline.json").download_as_text() == compiled.text
         [uploaded] = bucket.client.list_blobs("my-bucket", prefix="runs/colours/weights/")
         assert uploaded.download_as_bytes() == b"weights"
-        assert vertex.weights_of(there).weights == f"/gcs/my-bucket/{uploaded.name}"
+        assert vertex_job.weights_of(there).weights == f"/gcs/my-bucket/{uploaded.name}"
 
     def test_a_data_location_with_nothing_in_it_is_told_before_a_machine_is_paid_for(
-        self, in_bucket: vertex.Google
+        self, in_bucket: google_cloud.Google
     ) -> None:
         with pytest.raises(RetakeError, match="gs://my-bucket/nothing holds nothing; copy records there with: gcloud"):
             in_bucket.check("gs://my-bucket/nothing")
 
-    def test_a_failed_task_is_told_in_its_own_words(self, bucket: Any, in_bucket: vertex.Google) -> None:
+    def test_a_failed_task_is_told_in_its_own_words(self, bucket: Any, in_bucket: google_cloud.Google) -> None:
         bucket.blob("runs/colours/123/one/ExampleGen_77/failure.txt").upload_from_string("broken.tfrecord is cut off")
         told = in_bucket.failure(job("FAILED", ExampleGen="FAILED", job_id="one"))
         assert told == "broken.tfrecord is cut off (exited with status 1)"
@@ -570,7 +571,7 @@ def failed(message: str, custom_job: str = "", **others: str) -> dict[str, Any]:
 class TestFailure:
     """Why a job failed."""
 
-    def told(self, in_bucket: vertex.Google, answer: dict[str, Any]) -> str | None:
+    def told(self, in_bucket: google_cloud.Google, answer: dict[str, Any]) -> str | None:
         from google.cloud.aiplatform_v1 import PipelineJob
 
         return in_bucket.failure(PipelineJob.from_json(json.dumps(answer)))
@@ -593,16 +594,16 @@ class TestFailure:
         ],
     )
     def test_the_detail_of_the_whole_job_does_not_hide_the_tasks(
-        self, in_bucket: vertex.Google, message: str, told: str
+        self, in_bucket: google_cloud.Google, message: str, told: str
     ) -> None:
         assert self.told(in_bucket, failed(message)) == told
 
-    def test_tasks_that_failed_side_by_side_are_named(self, in_bucket: vertex.Google) -> None:
+    def test_tasks_that_failed_side_by_side_are_named(self, in_bucket: google_cloud.Google) -> None:
         said = self.told(in_bucket, failed("no disk", Evaluator="no GPU"))
         assert said == "Trainer: no disk; Evaluator: no GPU"
 
     def test_the_service_is_asked_for_the_log_with_a_command(self, cloud: None, bucket: Any) -> None:
-        google = vertex.Google(settings(pipeline={"root": "gs://my-bucket/runs/colours"}))
+        google = google_cloud.Google(settings(pipeline={"root": "gs://my-bucket/runs/colours"}))
         message = "The replica workerpool0-0 exited with a non-zero status of 137."
         told = self.told(google, failed(message, "projects/123/locations/europe-west4/customJobs/77"))
         command = "gcloud logging read 'resource.labels.job_id=\"77\"' --project=my-project"
@@ -625,7 +626,7 @@ class TestFailure:
         made = Pipeline(tmp_path).task("Trainer", code).task("Pusher", after=("Trainer",)).submit()
         assert ended(made) == "FAILED"
         log = emulator.root / "logs" / f"{tasks(made)['Trainer'].task_id}.log"
-        assert vertex.Google(here(tmp_path, emulator.url)).failure(made.gca_resource) == f"{told} (log: {log})"
+        assert google_cloud.Google(here(tmp_path, emulator.url)).failure(made.gca_resource) == f"{told} (log: {log})"
         assert log.exists()
 
 
@@ -772,7 +773,7 @@ class TestSubmitted:
 
     def test_a_local_vertex_needs_its_address_only_and_draws_the_sample(self, tmp_path: Path) -> None:
         """In an environment without credentials, where somebody listens for a search for some."""
-        service, asked = Service(as_json("PENDING"), name="sample", parent=vertex.STAND_INS), []
+        service, asked = Service(as_json("PENDING"), name="sample", parent=vertex_job.STAND_INS), []
         with server(service) as endpoint, server(lambda *call: (asked.append(call), (404, {}))[1]) as google:
             ran = subprocess.run(
                 [
