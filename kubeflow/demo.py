@@ -83,10 +83,15 @@ class Servers(NamedTuple):
     vertex: str
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Shows the loop and returns 0, 1 (it failed), 2 (wrong usage) or 130 (interrupted)."""
+def main(arguments: list[str] | None = None, prog: str = "python -m kubeflow.demo") -> int:
+    """Show on this machine how records that land in a bucket start runs on Vertex.
+
+    Returns:
+      0, 1 (it failed), 2 (wrong usage) or 130 (interrupted).
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(arguments)
+    options = _parser(prog).parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # However it ends, its servers do, too.
     console = Console(highlight=False)
     try:
         show(options, console)
@@ -94,15 +99,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(printable(f"kubeflow.demo: {error}"), file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
-        again = shlex.join(["python", "-m", "kubeflow.demo", *arguments])
+        again = shlex.join([*prog.split(), *arguments])
         print(f"Interrupted; nothing goes on. Begin again with:\n  {again}")
         return 130
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m kubeflow.demo",
+        prog=prog,
         description="Show the whole loop on this machine: records land, a run starts, its model is gated and pushed.",
     )
     parser.add_argument(
@@ -426,5 +431,4 @@ def shift(told: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # However it ends, its servers do, too.
     sys.exit(main())

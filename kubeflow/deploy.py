@@ -447,9 +447,13 @@ def revoke(grant: Grant, gcloud: Gcloud) -> None:
         print(f"{grant.member.partition(':')[2]} no longer has {grant.role}", flush=True)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Returns 0 (done), 1 (gcloud failed) or 2 (wrong usage)."""
-    options = _parser().parse_args(arguments)
+def main(arguments: list[str] | None = None, prog: str = "python -m kubeflow.deploy") -> int:
+    """Deploy what runs the pipeline on Vertex AI when records land, or take it away.
+
+    Returns:
+      0 (done), 1 (gcloud failed) or 2 (wrong usage).
+    """
+    options = _parser(prog).parse_args(arguments)
     to = Settings(
         project=options.project,
         region=options.region,
@@ -486,10 +490,10 @@ def _is(pattern: str, says: str) -> Callable[[str], str]:
     return check
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     bucket = r"[a-z0-9][-_a-z0-9]{1,53}[a-z0-9]"  # Leaves room for what is added to it.
     parser = argparse.ArgumentParser(
-        prog="python -m kubeflow.deploy",
+        prog=prog,
         description="Deploy what runs the pipeline on Vertex AI when records land in a bucket, or take it away again.",
     )
     parser.add_argument("action", nargs="?", choices=("create", "destroy"), default="create")

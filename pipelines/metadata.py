@@ -187,6 +187,17 @@ def executions(
     return by_node
 
 
+def last_run(connection: metadata_store_pb2.ConnectionConfig, pipeline: str) -> str | None:
+    """The id of the run of a pipeline that began last; None where there was none."""
+    store = MetadataStore(connection)
+    context = store.get_context_by_type_and_name("pipeline", pipeline)
+    found = store.get_executions_by_context(context.id) if context else []
+    if not found:
+        return None
+    contexts = store.get_contexts_by_execution(max(found, key=lambda each: each.id).id)
+    return next((each.name for each in contexts if each.type == "pipeline_run"), None)
+
+
 def states(connection: metadata_store_pb2.ConnectionConfig, pipeline: str, run_id: str) -> dict[str, NodeState]:
     """Node → state, for the nodes of a run that have begun."""
     return {node: state(execution) for node, execution in executions(connection, pipeline, run_id).items()}

@@ -25,9 +25,7 @@ from retake import handover
 from retake import summary as summaries
 from retake.config import Config
 from retake.errors import RetakeError, UsageError
-from retake.terminal import Parser, printable
-
-INTERRUPTED = 130
+from retake.terminal import INTERRUPTED, Parser, have_streams, printable
 
 
 def run(config: Config, runner: str = "local", file: Path | None = None, **options: object) -> Run:
@@ -57,7 +55,7 @@ def run(config: Config, runner: str = "local", file: Path | None = None, **optio
 
 
 def main(arguments: list[str] | None = None, prog: str = "python -m pipelines.run") -> int:
-    """Runs the pipeline as the command does.
+    """Train, gate and push a model, on this machine or under an orchestrator.
 
     Returns:
       0 (completed, blessed or not), 1 (failed), 2 (wrong usage), 3 (not blessed, with --require-blessing) or 130
@@ -201,15 +199,6 @@ def _overrides(options: argparse.Namespace, cls: type[Runner]) -> list[str]:
     if options.data is not None:
         overrides.append("data.sample=false")
     return [*options.set, *overrides]
-
-
-def have_streams() -> None:
-    """Where stdout or stderr is closed, as after `>&-`, puts nowhere in its place, lest a file takes its number."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(number)
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 if __name__ == "__main__":

@@ -6,10 +6,13 @@ import ast
 import json
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 from importlinter.api import read_configuration
+
+from retake.cli import COMMANDS, _about
 
 PROJECT = Path(__file__).parents[1]
 HEAVY = {"airflow", "apache_beam", "kfp", "matplotlib", "ml_metadata", "numpy", "tensorflow", "tfx"}
@@ -42,3 +45,11 @@ finally:
     assert help_.returncode == 0
     assert help_.stdout.startswith("usage: retake")
     assert HEAVY.isdisjoint(json.loads(help_.stderr))
+
+
+def test_each_command_of_another_package_is_found_and_says_what_it_does() -> None:
+    points = entry_points(group=COMMANDS)
+    assert {"run", "runs", "models", "show", "deploy", "emulator", "demo"} == {point.name for point in points}
+    for point in points:
+        assert callable(point.load())
+        assert _about(point)

@@ -13,11 +13,9 @@ from kubeflow.emulator.server import HOST, listen, server
 from kubeflow.emulator.service import Emulator
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Serves until it is ended."""
-    parser = argparse.ArgumentParser(
-        prog="python -m kubeflow.emulator", description="Run Vertex AI pipelines on this machine."
-    )
+def main(arguments: list[str] | None = None, prog: str = "python -m kubeflow.emulator") -> None:
+    """Serve Vertex AI Pipelines on this machine, until it is ended."""
+    parser = argparse.ArgumentParser(prog=prog, description="Run Vertex AI pipelines on this machine.")
     parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="where its history and logs are kept")
     parser.add_argument("--port", type=int, default=8480, metavar="N", help="0 is any free one (%(default)s)")
     parser.add_argument(

@@ -1,34 +1,59 @@
-"""The ``retake`` command: records in, answers out. Heavy imports wait until a subcommand needs them."""
+"""The `retake` command. Heavy imports wait until a subcommand needs them.
+
+Other packages add subcommands by entry points of the group `retake.commands`: NAME = "MODULE:FUNCTION". The function
+takes the arguments and `prog`, and returns the exit code. The first line of its docstring is its help.
+"""
 
 from __future__ import annotations
 
 import argparse
+import ast
+import os
 import sys
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 from retake.errors import RetakeError, UsageError
-from retake.terminal import Parser, in_one_line, printable
+from retake.terminal import INTERRUPTED, Parser, have_streams, in_one_line, printable
+
+COMMANDS = "retake.commands"
+"""The group of entry points."""
 
 TRUST = "load a model that this account has not pushed: it is code, and may read and write your files"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one subcommand and returns its exit code: 0, 1 (it failed) or 2 (wrong usage)."""
-    options = _parser().parse_args(arguments)
+    """Runs one subcommand and returns its exit code: 0, 1 (it failed), 2 (wrong usage) or 130 (interrupted)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        for point in entry_points(group=COMMANDS):
+            if arguments[:1] == [point.name]:
+                return int(point.load()(arguments[1:], prog=f"retake {point.name}") or 0)
+        options = _parser().parse_args(arguments)
         options.run(options)
     except RetakeError as error:
         print(printable(f"retake: {error}"), file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
         print("retake: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="retake", description="Records for a Retake pipeline, and its models' answers.")
+    parser = Parser(
+        prog="retake", description="Train, gate and push an image classifier, again and again; ask its models."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for point in entry_points(group=COMMANDS):
+        if about := _about(point):
+            commands.add_parser(point.name, help=about, add_help=False)
+
+    init = commands.add_parser("init", help="write a configuration for folders of pictures")
+    init.add_argument("name", metavar="NAME", help="of the pipeline, such as birds")
+    init.add_argument("photos", type=Path, metavar="PHOTOS", help="folder with one folder of pictures for each class")
+    init.set_defaults(run=_init)
 
     sample = commands.add_parser("sample", help="draw the embedded pictures and pack them")
     sample.add_argument(
@@ -55,9 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("file", type=Path, metavar="FILE", help="a record file")
     inspect.set_defaults(run=_inspect)
 
-    results = commands.add_parser(
-        "results", help="mean predicted distribution of pushed models over a folder of pictures"
-    )
+    results = commands.add_parser("results", help="compare what pushed models predict for a folder of pictures")
     results.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of pictures to ask about")
     results.add_argument(
         "--model",
@@ -75,12 +98,33 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("--trust", action="store_true", help=TRUST)
     results.set_defaults(run=_results)
 
-    predict = commands.add_parser("predict", help="a pushed model's answer to single pictures")
+    predict = commands.add_parser("predict", help="ask a pushed model about single pictures")
     predict.add_argument("model", type=Path, metavar="MODEL", help="models/PIPELINE or one of its versions")
     predict.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="a file, or a folder of files")
     predict.add_argument("--trust", action="store_true", help=TRUST)
     predict.set_defaults(run=_predict)
     return parser
+
+
+def _about(point: EntryPoint) -> str | None:
+    """What a command says of itself, without importing its module; None where the module is not installed."""
+    try:
+        spec = find_spec(point.module)
+    except ModuleNotFoundError:
+        return None
+    if not spec or not spec.origin:
+        return None
+    for node in ast.parse(Path(spec.origin).read_bytes()).body:
+        if isinstance(node, ast.FunctionDef) and node.name == point.attr:
+            first = (ast.get_docstring(node) or "").partition("\n")[0].rstrip(".")
+            return first[:1].lower() + first[1:]
+    return None
+
+
+def _init(options: argparse.Namespace) -> None:
+    from retake import project
+
+    print(printable(project.begin(options.name, options.photos)))
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -133,5 +177,15 @@ def _pairs(texts: list[str], option: str, form: str) -> dict[str, str]:
     return pairs
 
 
+def command() -> None:
+    """What the installed script calls."""
+    have_streams()
+    code = main()
+    if code == INTERRUPTED:  # Threads of Beam and TensorFlow would hold up the exit; all that goes on is on disk.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -115,7 +115,7 @@ def pack(
         raise UsageError(f"{out} must end in .tfrecord, or in .tfrecord.gz to be compressed")
     if not force and os.path.lexists(out):
         raise UsageError(_exists(out))
-    folders = _folders(images)
+    folders = class_folders(images)
     mapping = {_same(folder): label for folder, label in mapping.items()}
     if classes is None:
         classes = sorted({_same(mapping.get(_same(folder), folder)) for folder in folders})
@@ -418,7 +418,7 @@ def inspect(file: Path) -> str:
     return "\n".join(lines)
 
 
-def _folders(images: Path) -> list[str]:
+def class_folders(images: Path) -> list[str]:
     try:
         return sorted(path.name for path in images.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:

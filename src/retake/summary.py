@@ -208,7 +208,7 @@ def render(summary: Summary, seconds: float | None = None, nodes: bool = True) -
     return Group(*[line for part in parts for line in ("", part)][1:])
 
 
-def _table(*columns: str) -> Table:
+def plain_table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim", border_style="dim")
     for at, name in enumerate(columns):
         table.add_column(Text(name), justify="right" if at else "left", overflow="fold")
@@ -216,7 +216,7 @@ def _table(*columns: str) -> Table:
 
 
 def _nodes(nodes: list[Node]) -> Table:
-    table = _table("node", "seconds", "state")
+    table = plain_table("node", "seconds", "state")
     table.columns[2].justify = "left"
     for node in nodes:
         state = "cached" if node.cached and node.state == "complete" else node.state
@@ -231,7 +231,7 @@ def _nodes(nodes: list[Node]) -> Table:
 
 
 def _examples(examples: dict[str, dict[str, int]]) -> Table:
-    table = _table("pictures", *examples)
+    table = plain_table("pictures", *examples)
     for name in dict.fromkeys(name for split in examples.values() for name in split):
         counts = (split.get(name) for split in examples.values())
         table.add_row(Text(name), *("–" if count is None else f"{count:,}" for count in counts))
@@ -245,14 +245,14 @@ def _dropped(summary: Summary) -> list[RenderableType]:
     dropped = {reason: count for reason, count in summary.dropped.items() if count}
     if not dropped:
         return [Text("No picture was dropped", "dim")] if summary.examples else []
-    table = _table("dropped", "pictures")
+    table = plain_table("dropped", "pictures")
     for reason, count in sorted(dropped.items(), key=lambda item: -item[1]):
         table.add_row(Text(reason), f"{count:,}")
     return [table]
 
 
 def _metrics(metrics: Metrics, baseline: Metrics | None) -> Table:
-    table = _table("metric", "this model", *(["baseline", "difference"] if baseline else []))
+    table = plain_table("metric", "this model", *(["baseline", "difference"] if baseline else []))
     for path, value, before in _flat(metrics, baseline or {}):
         name = Text("  " * (len(path) - 1) + path[-1])
         if _is_nested(value, before):
@@ -272,7 +272,7 @@ def _confusion(metrics: Metrics) -> list[RenderableType]:
         return []
     fits = sum(len(name) + 2 for name in matrix) + max(map(len, matrix)) < NARROWEST
     rows = list(matrix) if fits else [f"{at} {name}" for at, name in enumerate(matrix, start=1)]
-    table = _table(r"actual \ predicted", *(matrix if fits else map(str, range(1, len(matrix) + 1))))
+    table = plain_table(r"actual \ predicted", *(matrix if fits else map(str, range(1, len(matrix) + 1))))
     for name, row in zip(matrix, rows, strict=True):
         styles = {answer: "bold" if answer == name else "" if matrix[name][answer] else "dim" for answer in matrix}
         table.add_row(Text(row), *(Text(f"{matrix[name][answer]:,}", style) for answer, style in styles.items()))

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
+import sys
 from difflib import get_close_matches
 from typing import Any, NoReturn
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 # C0, DEL and C1; marks that turn the direction of writing; line separators; halves of a pair, which no file takes.
 _HARMFUL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
@@ -66,6 +71,15 @@ class Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: Any = None) -> None:
         super()._print_message(printable(message), file)
+
+
+def have_streams() -> None:
+    """Where stdout or stderr is closed, as after `>&-`, puts nowhere in its place, lest a file takes its number."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:

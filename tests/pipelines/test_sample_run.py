@@ -60,6 +60,22 @@ def test_the_pushed_model_answers_what_a_drawn_hot_dog_is(place: Path, ended: su
     assert (place / "results.png").is_file() and (place / "results.json").is_file()
 
 
+def test_what_tfx_computed_about_the_records_is_shown(place: Path, ended: subprocess.CompletedProcess[str]) -> None:
+    told = {}
+    for what in ("statistics", "schema", "anomalies"):
+        shown = subprocess.run(
+            [RETAKE, "show", what, "--set", f"pipeline.root={place / 'runs'}"],
+            capture_output=True,
+            text=True,
+            cwd=PROJECT,
+        )
+        assert (shown.returncode, shown.stderr) == (0, "")
+        told[what] = shown.stdout
+    assert "train, 263 pictures" in told["statistics"] and "drawn.tfrecord 263" in told["statistics"]
+    assert "image     bytes   required" in told["schema"]
+    assert "eval: no anomalies" in told["anomalies"]
+
+
 def test_tensorboard_names_runs_by_id_and_phase(place: Path, ended: subprocess.CompletedProcess[str]) -> None:
     run_id = json.loads((place / "summary.json").read_text())["run_id"]
     logs = place / "runs" / "tensorboard"
