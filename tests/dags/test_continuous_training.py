@@ -122,9 +122,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="module")
-def watch(
-    postgres: Postgres, nodes_of_airflow: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Watch]:
+def watch(postgres: Postgres, node_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     place = make_place(tmp_path_factory.mktemp("watched"))
     postgres.create_database("metadata")
     url = f"postgresql://{postgres.user}@{postgres.host}:{postgres.port}/metadata"
@@ -138,7 +136,7 @@ def watch(
         place.folder / "airflow",
         PROJECT / "dags",
         postgres.create_database("airflow"),
-        {"RETAKE_DEFINITIONS": str(definitions), metadata.PASSWORD_VARIABLE: postgres.password, **nodes_of_airflow},
+        {"RETAKE_DEFINITIONS": str(definitions), metadata.PASSWORD_VARIABLE: postgres.password, **node_server},
     ) as airflow:
         airflow.wait_for_dag("colours-watch")
         yield Watch(airflow, place, url)
@@ -388,7 +386,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture(scope="module")
-def definitions(small: Place) -> Path:
+def definitions(node_server: dict[str, str], small: Place) -> Path:
     return compile_for_airflow(small, small.folder / "definitions")
 
 

@@ -20,6 +20,8 @@ from runner_contract import NODES, Place, compile_for_airflow, make_place
 
 PROJECT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.usefixtures("node_server")
+
 PARSE = """
 import sys
 from airflow.dag_processing.dagbag import DagBag
