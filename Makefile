@@ -15,7 +15,7 @@ vertex-demo: setup setup-function ## show on this machine what happens on Vertex
 	@.venv/bin/python -m kubeflow.demo
 
 test: lint types imports setup-airflow setup-function ## every check and every test
-	TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+	TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## style and formatting
 	.venv/bin/ruff check

@@ -10,11 +10,22 @@ import pytest
 
 from kubeflow.emulator.node_server import NodeServer
 
-PUT_BY_IMPORTS = {"TF2_BEHAVIOR": "1", "TF_USE_LEGACY_KERAS": "1"}
-"""What TensorFlow and TFX put into the environment of a test. A server forks for those only that share its own."""
+AT_IMPORT = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF2_BEHAVIOR": "1", "TF_USE_LEGACY_KERAS": "1"}
+"""What imports heed, with what TensorFlow and TFX put there themselves. A server forks for those only that share it."""
+
+FIRST = (
+    *("test_continuous_training", "test_vertex", "test_trainer", "test_demo", "test_airflow_hotdog", "test_local"),
+    *("test_kubeflow", "test_power_cut", "test_airflow", "test_emulator_penguin", "test_image", "test_run_node"),
+)
+"""Files that take minutes. A long one that begins last would have the other processors wait for its end, and two that
+wait for Airflow do better apart than side by side."""
 
 # A shell's background job ignores Ctrl-C, and so would all that tests start in it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,28 +37,19 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeServer]:
-    server = NodeServer({"TF_CPP_MIN_LOG_LEVEL": "3", **PUT_BY_IMPORTS}, tmp_path_factory.mktemp("nodes") / "log")
+    server = NodeServer(AT_IMPORT, tmp_path_factory.mktemp("nodes") / "log")
     yield server
     server.end()
 
 
 @pytest.fixture(scope="module")
-def nodes_of_airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The same for Airflow's tasks, which are told nothing of this Python's settings: what names it to them."""
-    server = NodeServer({}, tmp_path_factory.mktemp("nodes") / "log")
+def node_server(nodes: NodeServer) -> Iterator[dict[str, str]]:
+    """Nodes are forked that the tests of this file run, rather than import TensorFlow each: by a server that does so
+    for Airflow's tasks, too, which are told nothing of this Python's settings. What names it to them."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("AIRFLOW", "PYTHON"))]:
             patch.delenv(name)
-        patch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
-        named = server.started()
-    yield named
-    server.end()
-
-
-@pytest.fixture(scope="module")
-def node_server(nodes: NodeServer) -> Iterator[None]:
-    """Nodes are forked that the tests of this file run, rather than import TensorFlow each."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**nodes.started(), **PUT_BY_IMPORTS}.items():
+        named = {**AT_IMPORT, **nodes.started()}
+        for name, value in named.items():
             patch.setenv(name, value)
-        yield
+        yield named

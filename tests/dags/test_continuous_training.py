@@ -7,9 +7,7 @@ Airflow's own database and the pipeline's ML Metadata are on PostgreSQL.
 from __future__ import annotations
 
 import gzip
-import json
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,8 @@ from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 import pytest
-from airflow_server import AIRFLOW, AirflowServer, free_port, inherited, wait_for
+from airflow_python import AirflowPython
+from airflow_server import AirflowServer, free_port, wait_for
 from colours import coloured, write_records
 from gcp_storage_emulator.server import create_server
 from ml_metadata import MetadataStore
@@ -123,9 +122,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="module")
-def watch(
-    postgres: Postgres, nodes_of_airflow: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Watch]:
+def watch(postgres: Postgres, node_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     place = make_place(tmp_path_factory.mktemp("watched"))
     postgres.create_database("metadata")
     url = f"postgresql://{postgres.user}@{postgres.host}:{postgres.port}/metadata"
@@ -139,7 +136,7 @@ def watch(
         place.folder / "airflow",
         PROJECT / "dags",
         postgres.create_database("airflow"),
-        {"RETAKE_DEFINITIONS": str(definitions), metadata.PASSWORD_VARIABLE: postgres.password, **nodes_of_airflow},
+        {"RETAKE_DEFINITIONS": str(definitions), metadata.PASSWORD_VARIABLE: postgres.password, **node_server},
     ) as airflow:
         airflow.wait_for_dag("colours-watch")
         yield Watch(airflow, place, url)
@@ -319,7 +316,7 @@ def test_all_runs_are_in_the_metadata_on_postgresql(watch: Watch, by_hand: ByHan
 
 
 ASK = """
-import json, sys
+import sys
 sys.path.insert(0, sys.argv[1])
 import image_classifier
 """
@@ -389,73 +386,72 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture(scope="module")
-def definitions(small: Place) -> Path:
+def definitions(node_server: dict[str, str], small: Place) -> Path:
     return compile_for_airflow(small, small.folder / "definitions")
 
 
-def asked(definitions: Path, script: str, location: str | Path, **variables: str) -> Any:
+@pytest.fixture(scope="module")
+def python(definitions: Path) -> Iterator[AirflowPython]:
+    with AirflowPython(definitions, "airflow.sdk", "airflow.providers.standard.hooks.subprocess") as python:
+        yield python
+
+
+def asked(python: AirflowPython, script: str, location: str | Path, **variables: str) -> Any:
     """What a script that has the DAG file answers about a location."""
-    told = "\nprint('ANSWER', json.dumps(answer))"
-    ended = subprocess.run(
-        [AIRFLOW.with_name("python"), "-c", ASK + script + told, str(PROJECT / "dags"), str(location)],
-        env={**inherited(), "AIRFLOW_HOME": str(definitions), "RETAKE_DEFINITIONS": str(definitions), **variables},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout.rpartition("ANSWER")[2])
+    return python.ask(ASK + script, PROJECT / "dags", location, RETAKE_DEFINITIONS=str(python.home), **variables)
 
 
-def found(definitions: Path, location: str | Path, **variables: str) -> Found:
+def found(python: AirflowPython, location: str | Path, **variables: str) -> Found:
     """What the DAG file finds at a location."""
-    return Found(*asked(definitions, FIND, location, **variables))
+    return Found(*asked(python, FIND, location, **variables))
 
 
-def test_record_files_are_found_at_any_depth_and_nothing_else_is(definitions: Path, tmp_path: Path) -> None:
+def test_record_files_are_found_at_any_depth_and_nothing_else_is(python: AirflowPython, tmp_path: Path) -> None:
     data = tmp_path / "_data"
     files = [write_records(data / name, coloured(1)) for name in ("a.tfrecord", "b c/d/e.tfrecord.gz")]
     hidden = ("_temporary/0/a.tfrecord", "b c/.tmp/a.tfrecord", "beam-temp-a-1/2.a.tfrecord")
     for name in (".a.tfrecord", ".a.tfrecord.tmp", "_a.tfrecord", "a.tfrecord.tmp", "notes.txt", *hidden):
         write_records(data / name, coloured(1))
     (data / "empty.tfrecord").touch()
-    assert sorted(found(definitions, data).versions) == sorted(map(str, files))
-    assert sorted(found(definitions, f"{data}/").versions) == sorted(map(str, files))
+    assert sorted(found(python, data).versions) == sorted(map(str, files))
+    assert sorted(found(python, f"{data}/").versions) == sorted(map(str, files))
 
 
-def test_the_watcher_takes_the_files_that_the_pipeline_reads_and_no_others(definitions: Path, tmp_path: Path) -> None:
+def test_the_watcher_takes_the_files_that_the_pipeline_reads_and_no_others(
+    python: AirflowPython, tmp_path: Path
+) -> None:
     for name in NAMES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"something")
-    assert sorted(found(definitions, tmp_path).versions) == example_gen.record_files(str(tmp_path))
+    assert sorted(found(python, tmp_path).versions) == example_gen.record_files(str(tmp_path))
 
 
-def test_a_folder_that_is_not_there_fails_the_watcher_by_name(definitions: Path, tmp_path: Path) -> None:
-    said = asked(definitions, FAIL, tmp_path / "later")
+def test_a_folder_that_is_not_there_fails_the_watcher_by_name(python: AirflowPython, tmp_path: Path) -> None:
+    said = asked(python, FAIL, tmp_path / "later")
     assert said == f"data location {tmp_path / 'later'} is not a folder on this worker"
 
 
-def test_a_file_that_is_written_anew_has_another_version(definitions: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_written_anew_has_another_version(python: AirflowPython, tmp_path: Path) -> None:
     path = write_records(tmp_path / "a.tfrecord", coloured(1))
-    before = found(definitions, tmp_path).versions
+    before = found(python, tmp_path).versions
     path.write_bytes(path.read_bytes())
-    assert found(definitions, tmp_path).versions != before
+    assert found(python, tmp_path).versions != before
 
 
 @pytest.mark.parametrize("name", ["a.tfrecord", "a.tfrecord.gz"])
 def test_a_file_that_ends_anywhere_but_after_a_record_is_not_whole(
-    definitions: Path, tmp_path: Path, name: str
+    python: AirflowPython, tmp_path: Path, name: str
 ) -> None:
     whole = write_records(tmp_path / name, coloured(1))
     content = whole.read_bytes()
     for size in (1, 11, 12, len(content) // 2, len(content) - 1):
         (tmp_path / f"{size}-{name}").write_bytes(content[:size])
     (tmp_path / f"more-{name}").write_bytes(content + content[:20])
-    assert found(definitions, tmp_path).whole == [str(whole)]
+    assert found(python, tmp_path).whole == [str(whole)]
 
 
 def test_a_file_is_packed_or_not_by_its_first_bytes_and_a_broken_one_is_not_whole(
-    definitions: Path, tmp_path: Path
+    python: AirflowPython, tmp_path: Path
 ) -> None:
     packed = write_records(tmp_path / "really-plain.tfrecord.gz", coloured(1)).rename(tmp_path / "packed.tfrecord")
     plain = write_records(tmp_path / "really-packed.tfrecord", coloured(1)).rename(tmp_path / "plain.tfrecord.gz")
@@ -463,38 +459,38 @@ def test_a_file_is_packed_or_not_by_its_first_bytes_and_a_broken_one_is_not_whol
     (tmp_path / "flipped.tfrecord.gz").write_bytes(content[:40] + bytes(200) + content[240:])
     (tmp_path / "text.tfrecord").write_text("no record at all, but a line of text")
     os.mkfifo(tmp_path / "pipe.tfrecord-00000-of-00001")
-    assert sorted(found(definitions, tmp_path).whole) == sorted([str(packed), str(plain)])
+    assert sorted(found(python, tmp_path).whole) == sorted([str(packed), str(plain)])
 
 
-def test_a_record_over_the_bound_is_left_to_the_run_which_names_its_file(definitions: Path, tmp_path: Path) -> None:
+def test_a_record_over_the_bound_is_left_to_the_run_which_names_its_file(python: AirflowPython, tmp_path: Path) -> None:
     huge = tmp_path / "huge.tfrecord.gz"
     huge.write_bytes(gzip.compress(b"\xff" * 64))
-    assert found(definitions, tmp_path).whole == [str(huge)]
+    assert found(python, tmp_path).whole == [str(huge)]
 
 
 def test_whole_files_wait_a_while_for_one_that_is_not_and_longer_while_the_training_is_paused(
-    definitions: Path, tmp_path: Path
+    python: AirflowPython, tmp_path: Path
 ) -> None:
     whole = write_records(tmp_path / "whole.tfrecord", coloured(1))
     (tmp_path / "half.tfrecord").write_bytes(whole.read_bytes()[:100])
-    taken, looks, most_looks = asked(definitions, LOOK, tmp_path)
+    taken, looks, most_looks = asked(python, LOOK, tmp_path)
     assert taken == [str(whole)]
     assert looks == PAUSED_LOOKS + most_looks
 
 
-def test_shards_wait_for_those_that_are_missing(definitions: Path, tmp_path: Path) -> None:
+def test_shards_wait_for_those_that_are_missing(python: AirflowPython, tmp_path: Path) -> None:
     """A shard without a record is no bytes long."""
     files = [write_records(tmp_path / f"{name}-00000-of-00002", coloured(1)) for name in ("a.tfrecord", "b.tfrecord")]
     files.append(tmp_path / "a.tfrecord-00001-of-00002")
     files[-1].touch()
-    taken, *_ = asked(definitions, LOOK, tmp_path)
+    taken, *_ = asked(python, LOOK, tmp_path)
     assert taken == sorted(map(str, (files[0], files[-1])))
 
 
 def test_waiting_goes_on_in_another_run_each_day_so_that_no_log_grows_for_ever(
-    definitions: Path, tmp_path: Path
+    python: AirflowPython, tmp_path: Path
 ) -> None:
-    assert asked(definitions, WAIT, tmp_path) == {"1": "TaskDeferred", "25": "AirflowSkipException"}
+    assert asked(python, WAIT, tmp_path) == {"1": "TaskDeferred", "25": "AirflowSkipException"}
 
 
 @contextmanager
@@ -515,7 +511,7 @@ def upload(url: str, path: Path, name: str) -> None:
 
 
 def test_records_below_a_prefix_of_a_bucket_are_found_without_an_airflow_connection(
-    definitions: Path, small: Place
+    python: AirflowPython, small: Place
 ) -> None:
     local = small.data / FIRST
     with bucket("pictures") as url:
@@ -523,10 +519,10 @@ def test_records_below_a_prefix_of_a_bucket_are_found_without_an_airflow_connect
         for name in ("a.tfrecord", "b/c.tfrecord.gz", "notes.txt", *hidden):
             upload(url, local, f"_new/{name}")
         upload(url, local, "_newer/h.tfrecord")
-        before = found(definitions, "gs://pictures/_new", STORAGE_EMULATOR_HOST=url)
+        before = found(python, "gs://pictures/_new", STORAGE_EMULATOR_HOST=url)
         upload(url, local, "_new/a.tfrecord")
-        after = found(definitions, "gs://pictures/_new/", STORAGE_EMULATOR_HOST=url)
-        nothing = found(definitions, "gs://pictures/none", STORAGE_EMULATOR_HOST=url)
+        after = found(python, "gs://pictures/_new/", STORAGE_EMULATOR_HOST=url)
+        nothing = found(python, "gs://pictures/none", STORAGE_EMULATOR_HOST=url)
     files = ["gs://pictures/_new/a.tfrecord", "gs://pictures/_new/b/c.tfrecord.gz"]
     assert sorted(before.versions) == sorted(before.whole) == sorted(after.versions) == files
     assert [before.versions[file] == after.versions[file] for file in files] == [False, True]

@@ -8,19 +8,22 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from airflow_server import inherited
+from airflow_python import AirflowPython
+from airflow_server import AIRFLOW, inherited
 from runner_contract import NODES, Place, compile_for_airflow, make_place
 
 PROJECT = Path(__file__).parents[2]
-AIRFLOW = PROJECT / ".airflow" / "venv" / "bin" / "python"
+
+pytestmark = pytest.mark.usefixtures("node_server")
 
 PARSE = """
-import json, sys
+import sys
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(sys.argv[1])
 heavy = sorted({name.partition(".")[0] for name in sys.modules} & {"retake", "pipelines", "tfx", "tensorflow"})
@@ -73,27 +76,26 @@ def definitions(place: Place) -> Path:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
-    command = [str(AIRFLOW.with_name("airflow")), "db", "migrate"]
+    command = [AIRFLOW, "db", "migrate"]
     subprocess.run(command, env={**inherited(), "AIRFLOW_HOME": str(home)}, check=True, capture_output=True)
     return home
 
 
-def parsed(home: Path, definitions: Path, script: str = PARSE, **variables: str) -> Any:
+@pytest.fixture(scope="module")
+def python(home: Path) -> Iterator[AirflowPython]:
+    with AirflowPython(home, "airflow.dag_processing.dagbag") as python:
+        yield python
+
+
+def parsed(python: AirflowPython, definitions: Path, script: str = PARSE, **variables: str) -> Any:
     """What Airflow's parser makes of the DAG file."""
-    ended = subprocess.run(
-        [AIRFLOW, "-c", script + "\nprint('PARSED', json.dumps(said))", str(PROJECT / "dags" / "image_classifier.py")],
-        env={**inherited(), "AIRFLOW_HOME": str(home), "RETAKE_DEFINITIONS": str(definitions), **variables},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout.rpartition("PARSED")[2])
+    file = PROJECT / "dags" / "image_classifier.py"
+    return python.ask(f"{script}\nanswer = said", file, RETAKE_DEFINITIONS=str(definitions), **variables)
 
 
 @pytest.fixture(scope="module")
-def dags(home: Path, definitions: Path) -> Any:
-    said = parsed(home, definitions)
+def dags(python: AirflowPython, definitions: Path) -> Any:
+    said = parsed(python, definitions)
     assert said["errors"] == []
     return said["dags"]
 
@@ -156,18 +158,18 @@ def test_the_page_of_the_dag_tells_places_classes_and_the_command(dags: Any, pla
         assert told in page
 
 
-def test_the_dag_file_needs_nothing_of_the_project(home: Path, definitions: Path) -> None:
-    assert parsed(home, definitions)["heavy"] == []
+def test_the_dag_file_needs_nothing_of_the_project(python: AirflowPython, definitions: Path) -> None:
+    assert parsed(python, definitions)["heavy"] == []
 
 
-def test_without_a_definition_the_import_error_says_the_command(home: Path, tmp_path: Path) -> None:
-    [error] = parsed(home, tmp_path)["errors"]
+def test_without_a_definition_the_import_error_says_the_command(python: AirflowPython, tmp_path: Path) -> None:
+    [error] = parsed(python, tmp_path)["errors"]
     assert str(tmp_path) in error and "python -m pipelines.run --runner airflow --config NAME" in error
 
 
 @pytest.mark.parametrize("change", ["configuration", "format"])
 def test_an_outdated_definition_is_an_import_error_that_says_the_command(
-    home: Path, definitions: Path, tmp_path: Path, change: str
+    python: AirflowPython, definitions: Path, tmp_path: Path, change: str
 ) -> None:
     definition = json.loads((definitions / "colours.json").read_text())
     if change == "format":
@@ -177,23 +179,23 @@ def test_an_outdated_definition_is_an_import_error_that_says_the_command(
         definition["sources"]["components/trainer.py"] = "0" * 64
         why = "older than components/trainer.py"
     (tmp_path / "colours.json").write_text(json.dumps(definition))
-    [error] = parsed(home, tmp_path)["errors"]
+    [error] = parsed(python, tmp_path)["errors"]
     assert why in error
     assert definition["command"] in error
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 1'])
 def test_a_definition_that_is_not_whole_is_an_import_error_that_says_the_command(
-    home: Path, tmp_path: Path, content: str
+    python: AirflowPython, tmp_path: Path, content: str
 ) -> None:
     (tmp_path / "colours.json").write_text(content)
-    [error] = parsed(home, tmp_path)["errors"]
+    [error] = parsed(python, tmp_path)["errors"]
     assert "colours.json is not whole" in error
     assert "python -m pipelines.run --runner airflow --config colours" in error
 
 
 def test_a_task_sees_its_own_definition_only_and_takes_it_as_it_is(
-    home: Path, definitions: Path, tmp_path: Path
+    python: AirflowPython, definitions: Path, tmp_path: Path
 ) -> None:
     definition = json.loads((definitions / "colours.json").read_text())
     definition["sources"]["components/trainer.py"] = "0" * 64
@@ -201,46 +203,46 @@ def test_a_task_sees_its_own_definition_only_and_takes_it_as_it_is(
     (tmp_path / "other.json").write_text("{")
     for dag, task in (("colours", "Trainer"), ("colours-watch", "wait_for_records")):
         # What Airflow sets while it parses the file for a task.
-        said = parsed(home, tmp_path, _AIRFLOW_PARSING_CONTEXT_DAG_ID=dag, _AIRFLOW_PARSING_CONTEXT_TASK_ID=task)
+        said = parsed(python, tmp_path, _AIRFLOW_PARSING_CONTEXT_DAG_ID=dag, _AIRFLOW_PARSING_CONTEXT_TASK_ID=task)
         assert said["errors"] == [] and dag in said["dags"]
 
 
 def test_where_the_project_is_not_on_this_machine_a_definition_is_taken_as_it_is(
-    home: Path, definitions: Path, tmp_path: Path
+    python: AirflowPython, definitions: Path, tmp_path: Path
 ) -> None:
     definition = json.loads((definitions / "colours.json").read_text())
     (tmp_path / "colours.json").write_text(json.dumps({**definition, "project": "/nowhere"}))
-    assert set(parsed(home, tmp_path)["dags"]) == {"colours", "colours-watch"}
+    assert set(parsed(python, tmp_path)["dags"]) == {"colours", "colours-watch"}
 
 
-def test_a_wrong_environment_fails_the_task_with_what_to_do(home: Path, definitions: Path) -> None:
-    said = parsed(home, definitions, ENVIRONMENT, RETAKE_ENVIRONMENT="/nowhere")
+def test_a_wrong_environment_fails_the_task_with_what_to_do(python: AirflowPython, definitions: Path) -> None:
+    said = parsed(python, definitions, ENVIRONMENT, RETAKE_ENVIRONMENT="/nowhere")
     kind, message = said["error"]
     assert kind == "AirflowFailException"  # Which Airflow does not retry.
     assert "/nowhere/bin/python" in message and "make setup" in message and "retake_environment" in message
 
 
 def test_tasks_run_in_the_projects_environment_unless_a_variable_names_another(
-    home: Path, definitions: Path, tmp_path: Path
+    python: AirflowPython, definitions: Path, tmp_path: Path
 ) -> None:
-    assert parsed(home, definitions, ENVIRONMENT)["python"] == str(PROJECT / ".venv" / "bin" / "python")
+    assert parsed(python, definitions, ENVIRONMENT)["python"] == str(PROJECT / ".venv" / "bin" / "python")
     (tmp_path / "bin").mkdir()
     shutil.copy("/bin/true", tmp_path / "bin" / "python")
     for variable in ("RETAKE_ENVIRONMENT", "AIRFLOW_VAR_RETAKE_ENVIRONMENT"):
-        said = parsed(home, definitions, ENVIRONMENT, **{variable: str(tmp_path)})
+        said = parsed(python, definitions, ENVIRONMENT, **{variable: str(tmp_path)})
         assert said["python"] == str(tmp_path / "bin" / "python")
 
 
 class TestPods:
     @pytest.fixture(scope="class")
     @classmethod
-    def said(cls, place: Place, home: Path) -> Any:
+    def said(cls, place: Place, python: AirflowPython) -> Any:
         """Most nodes in the pod that the project ships, the Trainer in one of its own."""
         template = yaml.safe_load((PROJECT / "dags" / "pod.yaml").read_text())
         template["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = 1
         (place.folder / "gpu.yaml").write_text(yaml.safe_dump(template))
         pods = json.dumps({"*": str(PROJECT / "dags" / "pod.yaml"), "Trainer": str(place.folder / "gpu.yaml")})
-        said = parsed(home, compile_for_airflow(place, place.folder / "pods", f"airflow.pods={pods}"), PODS)
+        said = parsed(python, compile_for_airflow(place, place.folder / "pods", f"airflow.pods={pods}"), PODS)
         assert said["errors"] == []
         return said
 
@@ -287,9 +289,9 @@ def arguments(pod: Any) -> list[str]:
     return next(container["args"] for container in pod["spec"]["containers"] if container["name"] == "base")
 
 
-def test_a_pod_for_one_node_leaves_the_others_on_the_worker(place: Place, home: Path) -> None:
+def test_a_pod_for_one_node_leaves_the_others_on_the_worker(place: Place, python: AirflowPython) -> None:
     pods = json.dumps({"Trainer": str(PROJECT / "dags" / "pod.yaml")})
-    kinds = parsed(home, compile_for_airflow(place, place.folder / "one", f"airflow.pods={pods}"))["dags"]["colours"][
+    kinds = parsed(python, compile_for_airflow(place, place.folder / "one", f"airflow.pods={pods}"))["dags"]["colours"][
         "kinds"
     ]
     assert kinds == {**dict.fromkeys(NODES, "NodeOperator"), "Trainer": "KubernetesPodOperator"}

@@ -23,6 +23,8 @@ DEMO = [sys.executable, "-m", "kubeflow.demo"]
 WEIGHTS = SHARED / "weights" / "efficientnetv2b0_notop.weights.h5"
 BIAS = RECORDS / "taco_bias.tfrecord"
 
+pytestmark = pytest.mark.usefixtures("node_server")
+
 
 def call(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*map(str, command)], cwd=PROJECT, capture_output=True, text=True, timeout=600)

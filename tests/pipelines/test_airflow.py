@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from airflow_server import AirflowServer, ApiError, wait_for
+from airflow_server import AirflowServer, ApiError
 from runner_contract import Chapter, Outcome, Place, RunnerContract, Start, compile_for_airflow
 
 PROJECT = Path(__file__).parents[2]
-
-
-def wait_until_parsed(airflow: AirflowServer, dag_id: str, since: datetime) -> None:
-    """Until Airflow has read the definition that was written before `since`."""
-
-    def parsed() -> bool:
-        told = airflow.wait_for_dag(dag_id)["last_parsed_time"]
-        return datetime.fromisoformat(told.replace("Z", "+00:00")) > since
-
-    wait_for(parsed, 180, lambda: str(airflow.import_errors()))
 
 
 class TestAirflow(RunnerContract):
     @pytest.fixture(scope="class")
     @classmethod
     def airflow(
-        cls, nodes_of_airflow: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+        cls, place: Place, node_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory
     ) -> Iterator[AirflowServer]:
         home = tmp_path_factory.mktemp("airflow")
-        environment = {"RETAKE_DEFINITIONS": str(home / "defs"), **nodes_of_airflow}
+        compile_for_airflow(place, home / "defs")  # Airflow is asked to parse DAGs that it knows.
+        environment = {"RETAKE_DEFINITIONS": str(home / "defs"), **node_server}
         with AirflowServer(home, PROJECT / "dags", environment=environment) as server:
             yield server
 
@@ -40,7 +30,7 @@ class TestAirflow(RunnerContract):
     def start(cls, airflow: AirflowServer) -> Start:
         def start(place: Place, *settings: str) -> Outcome:
             compile_for_airflow(place, airflow.home / "defs", "airflow.retries=0", *settings)
-            wait_until_parsed(airflow, "colours", datetime.now(timezone.utc))
+            airflow.parse("colours")
             run_id = airflow.trigger("colours")
             run = airflow.wait_for_run("colours", run_id, timeout=400)
             if run["state"] == "success":

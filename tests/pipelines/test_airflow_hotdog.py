@@ -76,7 +76,7 @@ class Run(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def hotdog(nodes_of_airflow: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[HotDog]:
+def hotdog(node_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[HotDog]:
     folder = tmp_path_factory.mktemp("hotdog")
     pack(folder / "pictures", folder / "data" / "baseline.tfrecord")
     with postgres_server() as postgres, pytest.MonkeyPatch.context() as patch:
@@ -98,7 +98,7 @@ def hotdog(nodes_of_airflow: dict[str, str], tmp_path_factory: pytest.TempPathFa
             *(word for key, value in settings.items() for word in ("--set", f"{key}={value}")),
         )
         environment = {"RETAKE_DEFINITIONS": str(folder / "definitions"), metadata.PASSWORD_VARIABLE: postgres.password}
-        environment |= nodes_of_airflow
+        environment |= node_server
         database = postgres.create_database("airflow")
         with AirflowServer(folder / "airflow", PROJECT / "dags", database, environment) as airflow:
             airflow.wait_for_dag("hotdog-watch")
