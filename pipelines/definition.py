@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import sys
-import warnings
 import zlib
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from retake import config as configuration
+from retake import quiet
 from retake import weights as weight_files
 from retake.config import Config
 from retake.errors import UsageError
@@ -93,8 +93,7 @@ def compile(config: Config, file: Path, command: str, pods: dict[str, dict[str, 
     config = configuration.located(config)
     config = config.model_copy(update={"model": config.model.model_copy(update={"weights": weights.weights})})
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Google's clients on what Python they are going to need.
+    with quiet.imports():  # Google's clients warn of what Python they are going to need.
         from google.protobuf import json_format
         from tfx.dsl.compiler.compiler import Compiler
 
@@ -155,7 +154,8 @@ def _content(place: str) -> bytes:
         return gzip.decompress(base64.b64decode(os.environ.get(place.removeprefix("env:"), "")))
     if "://" not in place:
         return Path(place).read_bytes()
-    import tensorflow as tf
+    with quiet.imports():
+        import tensorflow as tf
 
     try:
         with tf.io.gfile.GFile(place, "rb") as file:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
     Raises:
       RetakeError: a file cannot be read, or the definition's folder is not writable.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     pods = {node: _pod(node, Path(file)) for node, file in config.airflow.pods.items()}
     compiled = definitions.compile(config, configuration.path_of(options.config), command, pods)
     if unknown := set(pods) - {"*", *(node.id for node in compiled.nodes)}:

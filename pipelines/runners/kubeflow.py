@@ -7,7 +7,6 @@ model to the service. Here each node asks ML Metadata itself, so the tasks need 
 import argparse
 import io
 import logging
-import os
 import tempfile
 import warnings
 from contextlib import redirect_stdout
@@ -37,7 +36,6 @@ def run(config: Config, options: argparse.Namespace, command: str) -> int:
       UsageError: a setting is missing, or names a place that the tasks do not see.
       RetakeError: a file cannot be read, or the server does not take the pipeline.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     config = configuration.located(config)
     _check(config, options.dry_run)
     package = compile(definitions.compile(config, configuration.path_of(options.config), command, {}))

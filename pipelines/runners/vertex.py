@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from pipelines import progress
-from retake import durable
+from retake import durable, quiet
 from retake import summary as summaries
 from retake import weights as weight_files
 from retake.config import Config
@@ -202,10 +202,8 @@ def compile(config: Config) -> Compiled:
       UsageError: `vertex.machines` names what is not a node.
       RetakeError: the weights file cannot be read.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     weights = weights_of(config)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Google's clients on what Python they are going to need.
+    with quiet.imports():  # Google's clients warn of what Python they are going to need.
         from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
         from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
