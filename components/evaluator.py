@@ -16,6 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 from tfx import types
 from tfx.components import Evaluator
 from tfx.components.evaluator import constants, executor
@@ -71,29 +72,29 @@ def floors_of(config: EvaluatorSection, classes: list[str]) -> Floors:
     }
 
 
-def eval_config(floors: Floors) -> tfma.EvalConfig:
+def eval_config(floors: Floors) -> config_pb2.EvalConfig:
     """What TFMA measures and judges; without floors it judges nothing."""
     # For all pictures together: a plain `threshold` would hold for every class by itself.
     gates = [
-        tfma.PerSliceMetricThreshold(
-            slicing_specs=[tfma.SlicingSpec(feature_values=dict(pictures))],
-            threshold=tfma.MetricThreshold(
-                value_threshold=tfma.GenericValueThreshold(lower_bound={"value": floor - _ROUNDING})
+        config_pb2.PerSliceMetricThreshold(
+            slicing_specs=[config_pb2.SlicingSpec(feature_values=dict(pictures))],
+            threshold=config_pb2.MetricThreshold(
+                value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": floor - _ROUNDING})
             ),
         )
         for pictures, floor in floors.items()
     ]
-    return tfma.EvalConfig(
+    return config_pb2.EvalConfig(
         model_specs=[
-            tfma.ModelSpec(signature_name="serving_default", label_key="label", prediction_key="probabilities"),
+            config_pb2.ModelSpec(signature_name="serving_default", label_key="label", prediction_key="probabilities"),
         ],
-        slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=["label"])],
+        slicing_specs=[config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=["label"])],
         metrics_specs=[
-            tfma.MetricsSpec(
+            config_pb2.MetricsSpec(
                 metrics=[
-                    tfma.MetricConfig(class_name="ExampleCount"),
-                    tfma.MetricConfig(class_name="SparseCategoricalAccuracy", per_slice_thresholds=gates),
-                    tfma.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
+                    config_pb2.MetricConfig(class_name="ExampleCount"),
+                    config_pb2.MetricConfig(class_name="SparseCategoricalAccuracy", per_slice_thresholds=gates),
+                    config_pb2.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
                 ]
             ),
         ],

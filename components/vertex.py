@@ -24,14 +24,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
 from absl import app
-from tfx.components.example_gen import input_processor
 
-from components import example_gen
-from retake import durable
+from retake import durable, quiet
 from retake.errors import RetakeError, in_words
 from retake.terminal import printable
+
+with quiet.imports():
+    import tensorflow as tf
+    from tfx.components.example_gen import input_processor
+
+    from components import example_gen
 
 FAILURE = "failure.txt"
 """Beside the task's `executor_output.json`: one line."""

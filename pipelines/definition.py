@@ -13,7 +13,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import warnings
 import zlib
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from retake import config as configuration
+from retake import quiet
 from retake import weights as weight_files
 from retake.config import Config
 from retake.errors import UsageError
@@ -98,8 +98,7 @@ def compile(config: Config, file: Path | None, command: str, pods: dict[str, dic
     config = configuration.located(config)
     config = config.model_copy(update={"model": config.model.model_copy(update={"weights": weights.weights})})
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Google's clients on what Python they are going to need.
+    with quiet.imports():  # Google's clients warn of what Python they are going to need.
         from google.protobuf import json_format
         from tfx.dsl.compiler.compiler import Compiler
 
@@ -156,7 +155,8 @@ def _content(place: str) -> bytes:
         return gzip.decompress(base64.b64decode(os.environ.get(place.removeprefix("env:"), "")))
     if "://" not in place:
         return Path(place).read_bytes()
-    import tensorflow as tf
+    with quiet.imports():
+        import tensorflow as tf
 
     try:
         with tf.io.gfile.GFile(place, "rb") as file:

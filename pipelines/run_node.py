@@ -33,6 +33,7 @@ from rich.console import Console
 from pipelines import artifacts, leftovers, metadata, places
 from pipelines import definition as definitions
 from pipelines.definition import Definition
+from retake import quiet
 from retake import summary as summaries
 from retake.errors import RetakeError, UsageError, in_words
 from retake.terminal import Formatter, Parser, printable
@@ -52,7 +53,6 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("tensorflow").handlers.clear()  # In a fork it was imported before; it logs by the one above.
     logging.getLogger("absl").addFilter(_first_line)
     logging.getLogger("apache_beam.typehints").setLevel(logging.WARNING)  # Else dozens of lines about its own types.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore")
     begun = time.monotonic()
     try:
@@ -165,8 +165,9 @@ def _parameters(definition: Definition, given: list[str]) -> dict[str, str]:
 
 
 def _pipeline(definition: Definition) -> Any:
-    from google.protobuf import json_format
-    from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
+    with quiet.imports():
+        from google.protobuf import json_format
+        from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
     _ = executable_spec_pb2  # Messages of it lie in the IR, and are known once it is imported.
     return json_format.ParseDict(definition.ir, pipeline_pb2.Pipeline())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import posixpath
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from retake import quiet
 from retake import weights as weight_files
 from retake.config import Config
 from retake.errors import UsageError
@@ -102,10 +102,8 @@ def compile(config: Config) -> Compiled:
       UsageError: `vertex.machines` names what is not a node.
       RetakeError: the weights file cannot be read.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     weights = weights_of(config)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Google's clients on what Python they are going to need.
+    with quiet.imports():  # Google's clients warn of what Python they are going to need.
         from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
         from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 

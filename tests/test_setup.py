@@ -40,6 +40,9 @@ exec "{sys.executable}" "$@"
 ANY_PYTHON = """#!/bin/sh
 echo "$0"
 """
+SAYS = """#!/bin/sh
+echo "{}"
+"""
 BROKEN = """#!/bin/sh
 echo "pyenv: $0: command not found" >&2
 exit 127
@@ -58,6 +61,7 @@ class Machine:
             if path := shutil.which(tool):
                 (self.bin / tool).symlink_to(path)
         shutil.copy(SETUP, self.project / ".ci")
+        self.is_a("Linux x86_64", "glibc 2.36")
         for name in ("uv.lock", "pyproject.toml", *OTHERS.values()):
             (self.project / name).parent.mkdir(parents=True, exist_ok=True)
             (self.project / name).touch()
@@ -67,19 +71,24 @@ class Machine:
         path.write_text(script)
         path.chmod(0o755)
 
-    def start(self, *what: str) -> subprocess.Popen[str]:
+    def is_a(self, system: str, libc: str | None) -> None:
+        """Debian 12, unless a test says otherwise."""
+        self.has(self.bin / "uname", SAYS.format(system))
+        self.has(self.bin / "getconf", SAYS.format(libc) if libc else BROKEN)
+
+    def start(self, *what: str, **variables: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             ["sh", ".ci/setup", *what],
             cwd=self.project,
-            env={"PATH": str(self.bin), "HOME": str(self.home)},
+            env={"PATH": str(self.bin), "HOME": str(self.home), **variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def set_up(self, *what: str) -> tuple[int, list[str]]:
-        process = self.start(*what)
+    def set_up(self, *what: str, **variables: str) -> tuple[int, list[str]]:
+        process = self.start(*what, **variables)
         _, errors = process.communicate(timeout=60)
         return process.returncode, errors.splitlines()
 
@@ -223,6 +232,76 @@ def test_a_lock_that_cannot_be_renewed_builds_nothing(ready: Machine, other: str
     code, _ = ready.set_up(f"{other}-lock")
     assert code != 0
     assert ready.calls()[-1].startswith("pip compile ")
+
+
+def of_pyenv(machine: Machine, *versions: str) -> None:
+    for version in versions:
+        machine.has(machine.home / ".pyenv" / "versions" / version / "bin" / "python", ANY_PYTHON)
+
+
+@pytest.mark.parametrize(
+    ("system", "libc", "tfx", "why"),
+    [
+        ("Linux x86_64", "glibc 2.36", "TFX 1.16 on Python 3.10", "glibc 2.39, and this system has 2.36"),
+        ("Linux x86_64", "glibc 2.4", "TFX 1.16 on Python 3.10", "glibc 2.39, and this system has 2.4"),
+        ("Linux x86_64", "glibc 2.38", "TFX 1.16 on Python 3.10", "glibc 2.39, and this system has 2.38"),
+        ("Linux x86_64", "glibc 2.39", "TFX 1.21 on Python 3.13", "glibc 2.39"),
+        ("Linux x86_64", "glibc 2.41", "TFX 1.21 on Python 3.13", "glibc 2.41"),
+        ("Darwin arm64", None, "TFX 1.21 on Python 3.13", "Apple silicon"),
+        ("Darwin x86_64", None, "TFX 1.16 on Python 3.10", "Intel"),
+    ],
+)
+def test_the_system_decides_which_tfx_it_gets_and_one_line_says_why(
+    machine: Machine, system: str, libc: str | None, tfx: str, why: str
+) -> None:
+    machine.has(machine.bin / "uv", UV)
+    of_pyenv(machine, "3.10.13", "3.11.7", "3.12.9", "3.13.1")
+    machine.is_a(system, libc)
+    code, [line] = machine.set_up()
+    assert code == 0
+    assert tfx in line and why in line
+    assert f"/{tfx.split()[-1]}." in machine.calls()[-1]
+
+
+def test_of_the_pythons_for_todays_tfx_the_newest_that_is_here_is_taken(machine: Machine) -> None:
+    machine.has(machine.bin / "uv", UV)
+    of_pyenv(machine, "3.10.13", "3.11.7", "3.12.9")
+    machine.is_a("Linux x86_64", "glibc 2.39")
+    assert "Python 3.12" in machine.set_up()[1][0]
+
+
+def test_without_a_python_for_todays_tfx_uv_is_asked_for_the_newest(machine: Machine) -> None:
+    machine.has(machine.bin / "uv", UV)
+    of_pyenv(machine, "3.10.13")
+    machine.is_a("Linux x86_64", "glibc 2.39")
+    code, [line] = machine.set_up()
+    assert code != 0
+    assert "CPython 3.13" in line
+    assert machine.calls() == ["python install 3.13"]
+
+
+def test_who_asks_for_a_python_gets_it_and_the_systems_own_afterwards(ready: Machine) -> None:
+    of_pyenv(ready, "3.12.9")
+    code, [line] = ready.set_up(RETAKE_PYTHON="3.12")
+    assert code == 0
+    assert "TFX 1.21 on Python 3.12, as RETAKE_PYTHON asks for it" in line
+    assert "/3.12.9/" in ready.calls()[-1]
+    assert ready.set_up(RETAKE_PYTHON="3.12") == (0, [])
+    assert "TFX 1.16 on Python 3.10" in ready.set_up()[1][0]
+
+
+@pytest.mark.parametrize(
+    ("system", "libc", "asked"),
+    [("Linux aarch64", "glibc 2.41", ""), ("Linux x86_64", None, ""), ("Linux x86_64", "glibc 2.41", "3.9")],
+)
+def test_what_tfx_does_not_run_on_is_told_in_one_line(
+    ready: Machine, system: str, libc: str | None, asked: str
+) -> None:
+    ready.is_a(system, libc)
+    code, [line] = ready.set_up(**({"RETAKE_PYTHON": asked} if asked else {}))
+    assert code != 0
+    assert (asked or system) in line
+    assert len(ready.calls()) == 1
 
 
 def test_a_word_that_is_no_environment_is_an_error(machine: Machine) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,6 @@ class Airflow(Runner):
         Raises:
           RetakeError: a file cannot be read, or the definition's folder is not writable.
         """
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         pods = {node: _pod(node, Path(file)) for node, file in task.config.airflow.pods.items()}
         compiled = definitions.compile(task.config, task.file, task.command, pods)
         if unknown := set(pods) - {"*", *(node.id for node in compiled.nodes)}:

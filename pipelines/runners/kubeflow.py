@@ -7,7 +7,6 @@ model to the service. Here each node asks ML Metadata itself, so the tasks need 
 import argparse
 import io
 import logging
-import os
 import tempfile
 import warnings
 from contextlib import redirect_stdout
@@ -52,7 +51,6 @@ class Kubeflow(Runner):
         Raises:
           RetakeError: a file cannot be read, or the server does not take the pipeline.
         """
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         config = task.config
         package = compile(definitions.compile(config, task.file, task.command, {}))
         if self.dry_run:

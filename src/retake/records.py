@@ -16,7 +16,6 @@ import statistics
 import struct
 import sys
 import unicodedata
-import warnings
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple
 import google.protobuf.message
 import google_crc32c
 
-from retake import durable
+from retake import durable, quiet
 from retake import images as pictures
 from retake.config import DataSection
 from retake.errors import RetakeError, UsageError
@@ -590,8 +589,6 @@ def _text(name: bytes) -> str:
 @functools.cache
 def _tensorflow() -> Any:
     """Imported late (it takes seconds) and quietly."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet.imports():
         import tensorflow as tf
     return tf

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from retake import durable, seal
+from retake import durable, quiet, seal
 from retake.config import DataSection
 from retake.errors import RetakeError
 from retake.files import open_regular
@@ -293,9 +293,7 @@ class _Tally:
 
 
 def _tensorflow() -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet.imports():
         import tensorflow as tf
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)

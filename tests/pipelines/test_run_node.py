@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from ml_metadata import ListOptions, MetadataStore
+from ml_metadata import MetadataStore
 from ml_metadata.proto.metadata_store_pb2 import Artifact, ArtifactType
 from postgres_server import Postgres, postgres_server
 from runner_contract import BROKEN, FIELDS, FIRST, NODES, Place, compile_for_airflow, make_place
@@ -69,10 +69,11 @@ def states(definition: Path, run: str = RUN) -> dict[str, str]:
 
 
 def executions(definition: Path, node: str, run: str = RUN) -> list[Any]:
-    both = (
-        f"run.type = 'pipeline_run' AND contexts_run.name = '{run}' AND contexts_node.name = '{definition.stem}.{node}'"
-    )
-    return MetadataStore(connection(definition)).get_executions(ListOptions(filter_query=f"contexts_{both}"))
+    store = MetadataStore(connection(definition))
+    both = (("pipeline_run", run), ("node", f"{definition.stem}.{node}"))
+    contexts = [store.get_context_by_type_and_name(*each) for each in both]
+    of_run, of_node = ({e.id: e for e in store.get_executions_by_context(c.id)} if c else {} for c in contexts)
+    return [of_run[number] for number in sorted(of_run.keys() & of_node)]
 
 
 def recorded(definition: Path) -> list[int]:

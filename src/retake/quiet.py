@@ -1,0 +1,33 @@
+"""Imports that say nothing to the user."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def imports() -> Iterator[None]:
+    """Hides what imports say on stderr, unless TF_CPP_MIN_LOG_LEVEL asks for it.
+
+    TensorFlow 2.21, which comes with TFX 1.21, prints to file descriptor 2 itself and heeds that variable only later.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if os.environ["TF_CPP_MIN_LOG_LEVEL"] != "3" or not sys.stderr:
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
