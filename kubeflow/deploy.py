@@ -13,6 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -39,10 +40,17 @@ SHARED = "more_than_one"
 
 
 WHAT_NEXT = """
-Now build kubeflow/Dockerfile, push it as IMAGE={to.region}-docker.pkg.dev/{to.project}/{to.name}/retake:COMMIT, and run
+Now build the image, push it, and put the compiled job where the function finds it:
+  gcloud auth configure-docker {to.region}-docker.pkg.dev
+  IMAGE={to.region}-docker.pkg.dev/{to.project}/{to.name}/retake:$(git rev-parse HEAD)
+  docker build --platform linux/amd64 -f kubeflow/Dockerfile -t "$IMAGE" . && docker push "$IMAGE"
   python -m pipelines.run --runner vertex --config {pipeline} --project {to.project} --region {to.region} \\
-    --bucket {to.bucket} --data gs://{to.records}/{to.prefix} --image IMAGE --service-account {runner}
-once. From then on, records that land below gs://{to.records}/{to.prefix} start it."""
+    --bucket {to.bucket} --data gs://{to.records}/{to.prefix} --image "$IMAGE" --service-account {runner} --upload
+From then on, records that land start a run, the first ones, too:
+  gcloud storage cp FILE.tfrecord gs://{to.records}/{to.prefix}/"""
+
+PATIENCE_SECONDS = 60
+"""How long a grant is tried again: Google's other services may not know an account that was made just now."""
 
 
 NOT_THERE = re.compile(r"not.?found|\b404\b|does not exist", re.IGNORECASE)
@@ -324,9 +332,30 @@ class Gcloud:
         return re.sub(r"\$(STORAGE_AGENT|PROJECT_NUMBER)", r"""'"$\1"'""", shlex.join(self.command(arguments)))
 
     def do(self, what: str, arguments: list[str]) -> None:
-        print(self.shell(arguments) if self.dry_run else what, flush=True)
-        if not self.dry_run:
-            self.call(arguments)
+        if self.dry_run:
+            print(f"# {what}", self.shell(arguments), sep="\n", flush=True)
+            return
+        print(what, flush=True)
+        self.call(arguments)
+
+    def grant(self, grant: Grant) -> None:
+        """Grants a role; to an account that was made just now as soon as Google's other services know it."""
+        what, command = f"{grant.member.partition(':')[2]} has {grant.role}: {grant.why}", grant.command("add")
+        if self.dry_run:
+            again = f"tries=0\nuntil {self.shell(command)}; do"
+            more = f'  [ "$tries" -lt {PATIENCE_SECONDS // 5} ] || exit 1; tries=$((tries + 1)); sleep 5'
+            print(f"# {what}", again, more, "done", sep="\n", flush=True)
+            return
+        print(what, flush=True)
+        until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                self.call(command)
+                return
+            except Failed as error:
+                if not NOT_THERE.search(str(error)) or time.monotonic() > until:
+                    raise
+            time.sleep(5)
 
     def ask(self) -> None:
         """Sets the script's variables."""
@@ -414,11 +443,10 @@ def create(to: Settings, gcloud: Gcloud) -> None:
         gcloud.make(thing)
     gcloud.ask()
     for grant in grants(to):
-        gcloud.do(f"{grant.member.partition(':')[2]} has {grant.role}: {grant.why}", grant.command("add"))
+        gcloud.grant(grant)
     [deploy] = function(to).create
     gcloud.do(f"function {to.name}, which takes about three minutes", deploy)
-    grant = invoker(to)
-    gcloud.do(f"{grant.member.partition(':')[2]} has {grant.role}: {grant.why}", grant.command("add"))
+    gcloud.grant(invoker(to))
 
 
 def destroy(to: Settings, gcloud: Gcloud, data: bool) -> None:

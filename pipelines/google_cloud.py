@@ -91,7 +91,7 @@ class Google:
         """Finds out in a moment what the service would find out after minutes.
 
         Args:
-          data: the data location.
+          data: the data location; empty where it may have nothing in it yet.
 
         Raises:
           RetakeError: the bucket, the image or the data is not there, not permitted, or in another region.

@@ -83,7 +83,7 @@ def test_the_image_is_pushed_where_deploy_says() -> None:
     for variable, field in (("RETAKE_REGION", "region"), ("RETAKE_PROJECT", "project")):
         image = image.replace(f"${{{{ vars.{variable} }}}}", f"{{to.{field}}}")
     image = image.replace("${{ vars.RETAKE_NAME || 'retake' }}", "{to.name}")
-    assert f"IMAGE={image}:COMMIT" in deploy.WHAT_NEXT
+    assert f"IMAGE={image}:$(git rev-parse HEAD)" in deploy.WHAT_NEXT
     assert "tags: ${{ env.IMAGE }}:${{ github.sha }}" in IMAGE
 
 

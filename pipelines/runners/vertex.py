@@ -50,6 +50,7 @@ class Vertex(Runner):
     }
 
     dry_run: bool = False
+    upload: bool = False
     wait: bool = False
 
     @classmethod
@@ -61,6 +62,9 @@ class Vertex(Runner):
         group.add_argument("--service-account", metavar="EMAIL", help="runs the nodes: vertex.service_account")
         group.add_argument("--endpoint", metavar="URL", help="of a local Vertex: vertex.endpoint")
         group.add_argument("--dry-run", action="store_true", help="print the job specification and submit nothing")
+        group.add_argument(
+            "--upload", action="store_true", help="put the job where the Cloud Function finds it and submit nothing"
+        )
         group.add_argument("--wait", action="store_true", help="follow the job to its end")
 
     @property
@@ -103,9 +107,13 @@ class Vertex(Runner):
             )
             return Run(config.pipeline.name)
         google = Google(config)
-        google.check(config.data.location)
+        google.check("" if self.upload else config.data.location)  # The first records may land later.
         compiled = vertex_job.compile(config)
         google.upload(compiled, config)
+        if self.upload:
+            file = f"{config.pipeline.root}/{vertex_job.SPECIFICATION}"
+            console.print(f"{config.pipeline.name} · job in {file}, nothing was submitted", soft_wrap=True)
+            return Run(file)
         name = google.submit(compiled.job)
         console.print(f"[bold]{config.pipeline.name}[/] · job {name}", soft_wrap=True)
         console.print(google.link(name), soft_wrap=True)

@@ -57,6 +57,9 @@ def show():
 
 if os.path.exists("offline"):
     end("cannot reach the service")
+if os.path.exists("unknown-yet") and "add-iam-policy-binding" in words:
+    os.remove("unknown-yet")
+    end("INVALID_ARGUMENT: Service account retake-runner@my-project.iam.gserviceaccount.com does not exist.")
 if words == ["storage", "service-agent"]:
     print("service-1@gs-project-accounts.iam.gserviceaccount.com")
     end()
@@ -305,6 +308,19 @@ def test_a_bucket_whose_mark_never_came_is_left(cloud: Cloud) -> None:
 def test_destroy_does_not_take_an_error_for_nothing_there(deployed: Cloud) -> None:
     (deployed.folder / "offline").touch()
     assert deployed.deploy("destroy", *WHERE).returncode == 1
+
+
+def test_a_grant_to_an_account_that_google_does_not_know_yet_is_tried_again(cloud: Cloud) -> None:
+    (cloud.folder / "unknown-yet").touch()
+    assert cloud.deploy(*WHERE).returncode == 0
+    first, second, *_ = [call for call in cloud.calls() if "add-iam-policy-binding" in call]
+    assert first == second and not (cloud.folder / "unknown-yet").exists()
+
+
+def test_a_dry_run_says_what_each_command_is_for(cloud: Cloud) -> None:
+    lines = cloud.deploy(*WHERE, "--dry-run").stdout.splitlines()
+    assert "# function retake, which takes about three minutes" in lines
+    assert any(line.startswith("# retake-runner@") and ": " in line for line in lines)
 
 
 @pytest.mark.parametrize(

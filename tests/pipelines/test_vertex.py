@@ -772,6 +772,14 @@ class TestSubmitted:
         assert str(place.data) in summary and "nothing was submitted" in summary
         assert PipelineJob.from_json(json.dumps(service.submitted)) == PipelineJob.from_json(printed)
 
+    def test_a_job_may_be_put_where_the_function_finds_it_before_any_record_is_there(
+        self, place: Place, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.run(place, "http://127.0.0.1:9", "--upload", "--data", str(place.folder / "nothing-yet")) == 0
+        assert "nothing was submitted" in capsys.readouterr().out
+        job = json.loads((place.root / "pipeline.json").read_text())
+        assert job["runtimeConfig"]["parameterValues"]["data"] == str(place.folder / "nothing-yet")
+
     def test_a_local_vertex_needs_its_address_only_and_draws_the_sample(self, tmp_path: Path) -> None:
         """In an environment without credentials, where somebody listens for a search for some."""
         service, asked = Service(as_json("PENDING"), name="sample", parent=vertex_job.STAND_INS), []
