@@ -153,7 +153,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
 
 
 @pytest.fixture(scope="module")
-def definition(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def definition(node_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample's pipeline, compiled as for Airflow."""
     folder = tmp_path_factory.mktemp("definition")
     sample.draw(folder)
