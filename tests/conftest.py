@@ -15,7 +15,8 @@ AT_IMPORT = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF2_BEHAVIOR": "1", "TF_USE_LEGACY_KE
 
 FIRST = (
     *("test_continuous_training", "test_vertex", "test_trainer", "test_demo", "test_airflow_hotdog", "test_local"),
-    *("test_kubeflow", "test_power_cut", "test_airflow", "test_emulator_penguin", "test_image", "test_run_node"),
+    *("test_kubeflow", "test_power_cut", "test_airflow", "test_emulator_penguin", "test_image", "test_evaluator"),
+    *("test_hotdog_run", "test_run_node", "test_example_gen"),
 )
 """Files that take minutes. A long one that begins last would have the other processors wait for its end, and two that
 wait for Airflow do better apart than side by side."""

@@ -89,11 +89,12 @@ def _set_client_to(url: str) -> None:
 
 
 def until(holds: Callable[[], Any], seconds: float = 120) -> Any:
-    """Waits for something to become true, and returns it."""
-    end = time.monotonic() + seconds
+    """Waits for something to become true, and returns it. Asks ever less often: an answer takes some time of a core."""
+    begun = time.monotonic()
     while not (value := holds()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+        waited = time.monotonic() - begun
+        assert waited < seconds, "waited in vain"
+        time.sleep(min(max(0.05, waited / 20), 0.5))
     return value
 
 

@@ -169,7 +169,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
 
 
 @pytest.fixture(scope="module")
-def definition(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def definition(node_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample's pipeline, compiled as for Airflow."""
     folder = tmp_path_factory.mktemp("definition")
     sample.draw(folder)
@@ -290,9 +290,18 @@ def test_all_that_the_pipelines_tasks_name_can_be_imported(image: Image, tmp_pat
 
 
 def test_a_node_runs_in_it_and_leaves_no_trace_there(image: Image, definition: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in image.environment.rglob("*")}
+    before = written(image.environment)
     command = ["python", "-m", "pipelines.run_node", str(definition), "--node", "ExampleGen", "--run-id", "1"]
     ran = image.call(*command)
     assert ran.returncode == 0, ran.stderr
     assert "ExampleGen complete" in ran.stdout
-    assert {path: path.stat().st_mtime_ns for path in image.environment.rglob("*")} == before
+    assert written(image.environment) == before
+
+
+def written(folder: Path) -> dict[str, int]:
+    """When each file and folder below was written last."""
+    return {
+        path: os.stat(path).st_mtime_ns  # noqa: PTH116
+        for below, _, files in os.walk(folder)
+        for path in (below, *(f"{below}/{file}" for file in files))
+    }

@@ -12,7 +12,7 @@ from hotdog import CLASSES, PER_CLASS, RECORDS, RETAKE, SHARED, call, needs, pac
 
 WEIGHTS = SHARED / "weights" / "mobilenetv2_0.35_224_notop.weights.h5"
 
-pytestmark = needs(WEIGHTS.name)
+pytestmark = [needs(WEIGHTS.name), pytest.mark.usefixtures("node_server")]
 
 
 class Story(NamedTuple):
