@@ -23,7 +23,7 @@ vertex-demo: setup setup-function ## show on this machine what happens on Vertex
 test: lint types imports setup-airflow setup-function ## every check and every test
 	TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-test-core: setup ## what has to pass on the other TFX as well: see RETAKE_PYTHON in the README
+test-core: types ## what has to pass on the other TFX as well: see RETAKE_PYTHON in the README
 	TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile $(CORE)
 
 lint: setup ## style and formatting
