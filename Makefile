@@ -1,4 +1,10 @@
-.PHONY: help run airflow vertex-demo test lint types imports setup setup-airflow airflow-lock setup-function function-lock
+.PHONY: help run airflow vertex-demo test test-core lint types imports setup setup-airflow airflow-lock setup-function function-lock
+
+# The units, the runners' contract in one process, and a run by tasks of a local Vertex and by `pipelines.run_node`.
+CORE = tests/retake tests/components tests/pipelines/test_local.py::TestLocal \
+  tests/pipelines/test_vertex.py::TestCompiled tests/pipelines/test_vertex.py::TestSubmitted \
+  tests/pipelines/test_vertex.py::TestVertex::test_a_first_run_completes_and_is_blessed_and_pushed \
+  tests/pipelines/test_run_node.py::test_the_local_runner_takes_all_from_that_runs_cache_and_tells_the_same
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -16,6 +22,9 @@ vertex-demo: setup setup-function ## show on this machine what happens on Vertex
 
 test: lint types imports setup-airflow setup-function ## every check and every test
 	TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-core: types ## what has to pass on the other TFX as well: see RETAKE_PYTHON in the README
+	TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile $(CORE)
 
 lint: setup ## style and formatting
 	.venv/bin/ruff check

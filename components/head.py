@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax
+from threadpoolctl import ThreadpoolController
 
 PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(10, -1, -1))
 """From strong to weak: each fit starts from the one before, and weak ones, which take longest, are rarely reached."""
@@ -98,9 +99,13 @@ def along(rows: Rows, classes: int, penalties: Iterable[float], start: Head | No
         return value / mass, gradient.ravel() / mass
 
     parameters = prior.ravel()
+    threads = ThreadpoolController()
     for penalty in penalties:
         options = {"maxiter": 1000, "gtol": 1e-5, "ftol": 1e-9}
-        parameters = minimize(loss, parameters, (penalty,), "L-BFGS-B", jac=True, options=options).x
+        # The OpenBLAS of NumPy 2 and SciPy 1.18 splits even small products, and its threads then wait by spinning: a
+        # fit to 263 pictures took 50 times the CPU.
+        with threads.limit(limits=1, user_api="blas"):
+            parameters = minimize(loss, parameters, (penalty,), "L-BFGS-B", jac=True, options=options).x
         kernel, bias = np.split(parameters.reshape(-1, classes).astype("float32"), [-1])
         yield Head(mean, variance, kernel, bias[0])
 

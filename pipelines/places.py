@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from pipelines.definition import Definition
@@ -42,6 +43,8 @@ def _parts(place: str) -> list[str]:
     if "://" in place:
         return place.rstrip("/").split("/")
     try:
+        with suppress(FileNotFoundError):
+            Path(place).stat()  # Python 3.13 resolves links in a circle to themselves.
         return list(Path(place).resolve().parts)
-    except (OSError, RuntimeError, ValueError):  # Links in a circle, or a name that no file can have.
+    except (OSError, ValueError):  # Links in a circle, or a name that no file can have.
         return [".."]

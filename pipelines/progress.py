@@ -46,7 +46,8 @@ def captured(log: Path, verbose: bool) -> Iterator[Console]:
     handler = logging.StreamHandler(file)
     handler.setFormatter(Formatter("%(asctime)s %(levelname).1s %(name)s %(message)s"))
     root = logging.getLogger()
-    root.handlers, root.level = [handler], logging.INFO
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
     absl_logging.set_verbosity(absl_logging.INFO)  # TensorFlow sets it back to what it was, WARNING by default.
     if verbose:
         shown = logging.StreamHandler(sys.stderr)

@@ -419,7 +419,7 @@ def _chart(results: dict[str, Any], where: str) -> bytes:
     bar = share / len(models)
     ink = "#1f2933"
     # Names of classes and models are text, never mathematics, and may need a wider font.
-    style = {"font.family": FONTS, "font.size": 11, "text.color": ink, "text.parse_math": False}
+    style: dict[Any, Any] = {"font.family": FONTS, "font.size": 11, "text.color": ink, "text.parse_math": False}
     with rc_context(style), warnings.catch_warnings(), io.BytesIO() as png:
         warnings.simplefilter("ignore")
         height = len(classes) * max(0.42, 0.27 * len(models) / share)  # inches

@@ -452,7 +452,7 @@ def _soup(rng: np.random.Generator, pen: ImageDraw.ImageDraw) -> None:
     _bowl(rng, pen)
     soup = _tint(rng, _pick(rng, ((214, 92, 36), (226, 170, 60), (120, 140, 60), (180, 120, 80))), 18)
     _disc(pen, 256, 256, 178, soup)
-    for r in np.arange(20, 120, 16):  # a swirl of cream
+    for r in range(20, 120, 16):  # a swirl of cream
         pen.arc((256 - r, 256 - r, 256 + r, 256 + r), r * 5, r * 5 + 240, _tint(rng, CREAM, 8), 6)
     for _ in range(22):
         x, y = _inside(rng, 150)
@@ -607,7 +607,7 @@ def _inside(rng: np.random.Generator, radius: float) -> tuple[float, float]:
 
 
 def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
-    return options[rng.integers(len(options))]
+    return options[int(rng.integers(len(options)))]
 
 
 def _tint(rng: np.random.Generator, color: Color, spread: int) -> Color:

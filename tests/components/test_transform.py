@@ -252,8 +252,10 @@ def test_a_served_model_turns_pictures_and_refuses_what_is_not_safe(trained):
     def probabilities(*given):
         return answer(image_bytes=tf.constant(given))["probabilities"].numpy()
 
-    upright, *others = probabilities(encoded(QUARTERS, "PNG"), *(stored_as(which, "PNG") for which in range(1, 9)))
-    np.testing.assert_allclose(others, [upright] * 8, atol=1e-6)
+    # One by one, since some processors round a picture differently at another place of a batch.
+    upright = probabilities(encoded(QUARTERS, "PNG"))
+    for which in range(1, 9):
+        np.testing.assert_array_equal(probabilities(stored_as(which, "PNG")), upright)
     with pytest.raises(tf.errors.InvalidArgumentError, match="GIF is not supported: send JPEG, PNG or BMP"):
         probabilities(filled("red", kind="GIF"))
     with pytest.raises(tf.errors.InvalidArgumentError, match="not of 1 to 40000000 pixels"):

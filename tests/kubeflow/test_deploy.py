@@ -511,8 +511,14 @@ def test_what_the_readme_says_of_dataflow_becomes_a_job_of_it(monkeypatch: pytes
     made = apiclient.Environment([], pipeline.options, "9", "", pipeline.runner.proto_pipeline).proto
     assert (job.google_cloud_options.project, job.google_cloud_options.region) == ("my-project", "europe-west4")
     assert job.google_cloud_options.staging_location.startswith("gs://my-bucket/runs/hotdog/tmp/")
-    assert made.serviceAccountEmail == "retake-runner@my-project.iam.gserviceaccount.com"
-    images = {image.containerImage for pool in made.workerPools for image in pool.sdkHarnessContainerImages}
+    new = hasattr(made, "service_account_email")  # The Beam of TFX 1.21 names fields as Python does.
+    account, pools, harnesses, image = (
+        ("service_account_email", "worker_pools", "sdk_harness_container_images", "container_image")
+        if new
+        else ("serviceAccountEmail", "workerPools", "sdkHarnessContainerImages", "containerImage")
+    )
+    assert getattr(made, account) == "retake-runner@my-project.iam.gserviceaccount.com"
+    images = {getattr(each, image) for pool in getattr(made, pools) for each in getattr(pool, harnesses)}
     assert images == {"registry/retake:1-dataflow"}
 
 

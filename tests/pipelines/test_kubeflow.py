@@ -114,7 +114,8 @@ def test_tasks_mount_the_volume_and_take_the_password_from_a_secret(place: Place
     executors = platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert len(executors) == len(NODES)
     for told in executors.values():
-        assert told["pvcMount"] == [{"constant": "retake", "mountPath": str(place.folder)}]
+        [mount] = told["pvcMount"]
+        assert (mount["constant"], mount["mountPath"]) == ("retake", str(place.folder))
         [secret] = told["secretAsEnv"]
         assert secret["secretName"] == "retake-metadata"
         assert secret["keyToEnv"] == [{"secretKey": "password", "envVar": metadata.PASSWORD_VARIABLE}]

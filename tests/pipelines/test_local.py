@@ -313,7 +313,7 @@ def test_verbose_shows_what_the_libraries_say(place: Place, completed: Outcome) 
         (["--set", "trainer.epochs=none"], "trainer.epochs = 'none'"),
         (["--set", "trainer"], "must read section.key=value"),
         (["--config", "nothing"], "there are: hotdog, intel, sample"),
-        (["--runner", "nothing"], "choose from 'local'"),
+        (["--runner", "nothing"], "invalid choice: 'nothing' (choose from "),
         (["--root", "gs://bucket/runs"], "pipeline.root gs://bucket/runs"),
     ],
 )

@@ -368,7 +368,7 @@ def test_a_node_loads_no_code_of_other_nodes(definition: Path, second: list[Told
     ended, modules = with_modules(definition, "SchemaGen", "r2")
 
     assert ended.returncode == 0, ended.stdout
-    assert modules.isdisjoint({"components", "pipelines.factory", "pipelines.runners", "matplotlib", "airflow"})
+    assert modules.isdisjoint({"components", "pipelines.factory", "pipelines.runners", "airflow"})
 
 
 def test_pipelines_in_one_store_do_not_see_one_anothers_runs(place: Place, definition: Path, finished: Told) -> None:
