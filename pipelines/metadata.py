@@ -31,7 +31,7 @@ _STATES: dict[int, NodeState] = {
 }
 
 _ATTEMPT = "attempt_begun"
-"""Custom property of an execution."""
+"""Custom property of an execution, a double: PostgreSQL keeps whole numbers of 32 bits only."""
 
 _log = logging.getLogger("retake")
 
@@ -223,12 +223,12 @@ def mark_attempt(connection: metadata_store_pb2.ConnectionConfig, execution: Any
       begun: milliseconds since the epoch.
     """
     if execution.create_time_since_epoch < begun:
-        execution.custom_properties[_ATTEMPT].int_value = begun
+        execution.custom_properties[_ATTEMPT].double_value = begun
         MetadataStore(connection).put_executions([execution])
 
 
-def _attempt_begun(execution: metadata_store_pb2.Execution) -> int:
-    return execution.custom_properties[_ATTEMPT].int_value if _ATTEMPT in execution.custom_properties else 0
+def _attempt_begun(execution: metadata_store_pb2.Execution) -> float:
+    return execution.custom_properties[_ATTEMPT].double_value if _ATTEMPT in execution.custom_properties else 0
 
 
 def summarize(

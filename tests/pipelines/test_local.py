@@ -140,7 +140,7 @@ def cut_short(place: Place, node: str, how: signal.Signals) -> tuple[int, str]:
         said += line
         if f" {NODES[NODES.index(node) - 1]} " in line:
             break
-    time.sleep(2.5 if node == "Pusher" else 1.5)
+    time.sleep({"Transform": 0.7, "Pusher": 2.5}.get(node, 1.5))
     os.killpg(process.pid, how)
     rest, _ = process.communicate(timeout=60)
     return process.returncode, said + rest
