@@ -175,7 +175,7 @@ def state(execution: metadata_store_pb2.Execution) -> NodeState:
 def executions(
     connection: metadata_store_pb2.ConnectionConfig, pipeline: str, run_id: str
 ) -> dict[str, metadata_store_pb2.Execution]:
-    """Node → its last execution, for the nodes of a run that have begun. Each attempt is an execution."""
+    """Node → its last execution, for the nodes of a run that have begun. One that failed and ran again has several."""
     store = MetadataStore(connection)
     context = store.get_context_by_type_and_name("pipeline_run", run_id)
     by_node: dict[str, metadata_store_pb2.Execution] = {}

@@ -25,7 +25,7 @@ from retake import handover
 from retake import summary as summaries
 from retake.config import Config
 from retake.errors import RetakeError, UsageError
-from retake.terminal import INTERRUPTED, Parser, have_streams, printable
+from retake.terminal import INTERRUPTED, Parser, printable, run_command
 
 
 def run(config: Config, runner: str = "local", file: Path | None = None, **options: object) -> Run:
@@ -202,9 +202,4 @@ def _overrides(options: argparse.Namespace, cls: type[Runner]) -> list[str]:
 
 
 if __name__ == "__main__":
-    have_streams()
-    code = main()
-    if code == INTERRUPTED:  # Threads of Beam and TensorFlow would hold up the exit; all that goes on is on disk.
-        sys.stdout.flush()
-        os._exit(code)
-    sys.exit(code)
+    run_command(main)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import ast
-import os
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
 from retake.errors import RetakeError, UsageError
-from retake.terminal import INTERRUPTED, Parser, have_streams, in_one_line, printable
+from retake.terminal import INTERRUPTED, Parser, in_one_line, printable, run_command
 
 COMMANDS = "retake.commands"
 """The group of entry points."""
@@ -179,12 +178,7 @@ def _pairs(texts: list[str], option: str, form: str) -> dict[str, str]:
 
 def command() -> None:
     """What the installed script calls."""
-    have_streams()
-    code = main()
-    if code == INTERRUPTED:  # Threads of Beam and TensorFlow would hold up the exit; all that goes on is on disk.
-        sys.stdout.flush()
-        os._exit(code)
-    sys.exit(code)
+    run_command(main)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -73,7 +74,17 @@ class Parser(argparse.ArgumentParser):
         super()._print_message(printable(message), file)
 
 
-def have_streams() -> None:
+def run_command(main: Callable[[], int]) -> NoReturn:
+    """Runs a command's `main`, and ends the process with the exit code that it returns."""
+    _have_streams()
+    code = main()
+    if code == INTERRUPTED:  # Threads of Beam and TensorFlow would hold up the exit; all that goes on is on disk.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _have_streams() -> None:
     """Where stdout or stderr is closed, as after `>&-`, puts nowhere in its place, lest a file takes its number."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
