@@ -27,8 +27,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.gate import features_of
 from components import head
-from retake.config import EvaluatorSection
 from retake.gate import NEW, OLD, Comparison, compare, doubt
+from retake.sections import EvaluatorSection
 
 FIRST, ARRIVING, ARRIVALS, WRONG = 400, 75, 10, 6
 """Pictures of the first file and of each that arrives; files that arrive, and which of them has wrong labels."""

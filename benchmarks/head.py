@@ -30,7 +30,7 @@ from benchmarks.plain_keras import pixels
 from components import backbones, head
 from components.features import of_pictures, store_for
 from components.trainer import held_out
-from retake import config, sample
+from retake import config, sample, sections
 
 SEEDS = 5
 INVERSE_PENALTIES = np.logspace(-5, 0, 11)
@@ -141,7 +141,7 @@ if __name__ == "__main__":
         metavar="CONFIG=FOLDER",
         help="pictures in one folder per class of configs/CONFIG.yaml, or below train and test",
     )
-    parser.add_argument("--backbone", default="EfficientNetV2B0", choices=get_args(config.Backbone))
+    parser.add_argument("--backbone", default="EfficientNetV2B0", choices=get_args(sections.Backbone))
     parser.add_argument("--weights", required=True, metavar="FILE", help="weights of the backbone without its top")
     parser.add_argument(
         "--features",

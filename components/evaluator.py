@@ -27,11 +27,11 @@ from tfx.utils import io_utils, path_utils, proto_utils
 from components import extractors, outcomes
 from components.resolver import EXAMPLES_PROPERTY
 from components.trainer import MODEL_CARD
-from retake import durable
+from retake import durable, places
 from retake import gate as rule
-from retake.config import TEST, EvaluatorSection
 from retake.errors import RetakeError
 from retake.gate import Comparison
+from retake.sections import TEST, EvaluatorSection
 
 REASON_PROPERTY = "reason"
 """Custom property of the ModelBlessing artifact: why it is blessed or not, in words."""
@@ -252,7 +252,7 @@ def _obstacle(baselines: list[types.Artifact], candidate: types.Artifact) -> str
 
 
 def _damage(model: types.Artifact) -> str | None:
-    if "://" in model.uri or not tf.io.gfile.exists(model.uri):
+    if places.is_remote(model.uri) or not tf.io.gfile.exists(model.uri):
         return None
     written = model.get_string_custom_property(durable.WRITTEN)
     return durable.damage(Path(model.uri), json.loads(written) if written else None)

@@ -34,8 +34,8 @@ from tfx.utils import proto_utils
 from components import node_errors
 from components.transform import to_pixels
 from retake import images, records
-from retake.config import SPLITS, TEST, DataSection
 from retake.errors import RetakeError
+from retake.sections import SPLITS, TEST, DataSection
 
 COUNTS_PROPERTY = "counts"
 """Custom property of the Examples artifact: JSON {"examples": {split: {class: n}}, "dropped": {reason: n}}."""

@@ -24,7 +24,7 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from retake import durable, seal
+from retake import durable, places, seal
 from retake.errors import RetakeError
 
 ORIGIN = "assets.extra/pushed_from.json"
@@ -51,7 +51,7 @@ class Executor(executor.Executor):
             return
         base = exec_properties["push_destination"]
         blessing = artifact_utils.get_single_instance(input_dict["model_blessing"])
-        push = _push_remote if "://" in base else _push_local
+        push = _push_remote if places.is_remote(base) else _push_local
         try:
             version = push(self.GetModelPath(input_dict), base, json.dumps({"blessing": blessing.uri}))
         except (OSError, tf.errors.OpError) as error:

@@ -33,8 +33,8 @@ from tfx.utils import path_utils
 from components import backbones, head
 from components.example_gen import classes_of
 from components.features import of_pictures, store_for
-from retake.config import ModelSection, TrainerSection
 from retake.errors import RetakeError
+from retake.sections import ModelSection, TrainerSection
 
 MODEL_CARD = "assets.extra/retake.json"
 """In the SavedModel's folder: {"classes": […], "backbone": …, "weights": …, "image_size": …, "pictures": n, "sources":

@@ -34,10 +34,10 @@ from rich.console import Console
 from pipelines import progress, vertex_job
 from pipelines.google_cloud import Google
 from pipelines.runners import vertex
+from pipelines.settings import Settings, load
 from retake import config as configuration
 from retake import results, sample
 from retake import summary as summaries
-from retake.config import Config
 from retake.errors import RetakeError, UsageError
 from retake.summary import Summary
 from retake.terminal import printable
@@ -231,7 +231,7 @@ def _drawn(root: Path) -> Material:
     return Material([Path(baseline), bias], folder / "hot dog")
 
 
-def _config(options: argparse.Namespace, root: Path, servers: Servers) -> Config:
+def _config(options: argparse.Namespace, root: Path, servers: Servers) -> Settings:
     settings = [*([] if options.records else DRAWN), *options.set]
     name = configuration.load(options.config, settings).pipeline.name
     places = {
@@ -246,7 +246,7 @@ def _config(options: argparse.Namespace, root: Path, servers: Servers) -> Config
         "vertex.endpoint": servers.vertex,
     }
     overrides = [f"{key}={configuration.quote(value)}" for key, value in places.items() if value is not None]
-    return vertex_job.placed(configuration.load(options.config, [*settings, *overrides, "data.sample=false"]))
+    return vertex_job.placed(load(options.config, [*settings, *overrides, "data.sample=false"]))
 
 
 def _free_ports(count: int) -> list[int]:
@@ -257,11 +257,11 @@ def _free_ports(count: int) -> list[int]:
         return [listener.getsockname()[1] for listener in listeners]
 
 
-def _job(config: Config) -> str:
+def _job(config: Settings) -> str:
     return f"runs/{config.pipeline.name}/{vertex_job.SPECIFICATION}"
 
 
-def _commands(root: Path, servers: Servers, config: Config) -> list[tuple[str, list[str], dict[str, str]]]:
+def _commands(root: Path, servers: Servers, config: Settings) -> list[tuple[str, list[str], dict[str, str]]]:
     """Each server's name, command and environment."""
     port = Servers(*(url.rpartition(":")[2] for url in servers))
     storage = [
@@ -342,7 +342,7 @@ def _answers(url: str) -> bool:
     return True
 
 
-def _buckets(url: str, compiled: vertex_job.Compiled, config: Config) -> Any:
+def _buckets(url: str, compiled: vertex_job.Compiled, config: Settings) -> Any:
     """The watched bucket, beside one that holds the compiled job."""
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import storage

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from retake.config import GOOGLE_NAMES, PIPELINE_NAME
+from pipelines.settings import GOOGLE_NAMES
+from retake.sections import PIPELINE_NAME
 
 FUNCTION = Path(__file__).parent / "cloud_function"
 

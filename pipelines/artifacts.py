@@ -14,7 +14,7 @@ from pathlib import Path
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
-from retake import durable, seal
+from retake import durable, places, seal
 from retake.errors import RetakeError
 
 _DESTINATION = "pushed_destination"
@@ -31,19 +31,19 @@ def settle(artifacts: Iterable[metadata_store_pb2.Artifact]) -> None:
     """
     for artifact in artifacts:
         place = _place(artifact)
-        for local in (each for each in (artifact.uri, place) if "://" not in each):
+        for local in (each for each in (artifact.uri, place) if not places.is_remote(each)):
             try:
                 durable.sync(Path(local))
             except OSError as error:
                 raise RetakeError(f"{local} cannot be written ({error.strerror})") from error
-        if "://" not in place:
+        if not places.is_remote(place):
             artifact.custom_properties[durable.WRITTEN].string_value = json.dumps(durable.contents(Path(place)))
 
 
 def damage(artifact: metadata_store_pb2.Artifact) -> str | None:
     """What is wrong with what an artifact holds, in words, or None."""
     place, written = _place(artifact), _text(artifact, durable.WRITTEN)
-    return None if "://" in place else durable.damage(Path(place), json.loads(written) if written else None)
+    return None if places.is_remote(place) else durable.damage(Path(place), json.loads(written) if written else None)
 
 
 def forget_damaged(store: MetadataStore, pipeline: str, node: str) -> None:
@@ -54,7 +54,7 @@ def forget_damaged(store: MetadataStore, pipeline: str, node: str) -> None:
     for artifact in store.get_artifacts_by_context(context.id) if context else []:
         # The others are the node's inputs.
         of_node = artifact.state == artifact.LIVE and artifact.uri.split("/")[-3:-2] == [node]
-        if not of_node or not ("://" in artifact.uri or Path(artifact.uri).exists()):
+        if not of_node or not (places.is_remote(artifact.uri) or Path(artifact.uri).exists()):
             continue
         wrong = damage(artifact) or _removed(artifact)
         if wrong and artifact.type == "Model" and (version := _restore(store, artifact)):
@@ -71,7 +71,7 @@ def _restore(store: MetadataStore, model: metadata_store_pb2.Artifact) -> str | 
     made = [e.artifact_id for e in store.get_events_by_execution_ids(uses) if e.type == e.OUTPUT] if uses else []
     for push in store.get_artifacts_by_id(made) if made else []:
         version = _text(push, _DESTINATION)
-        whole = version and "://" not in version and push.state == push.LIVE and not damage(push)
+        whole = version and not places.is_remote(version) and push.state == push.LIVE and not damage(push)
         if whole and not seal.broken(Path(version)):  # Whoever may write there must not choose what the gate loads.
             from tfx.utils import path_utils
 
@@ -93,7 +93,7 @@ def _restore(store: MetadataStore, model: metadata_store_pb2.Artifact) -> str | 
 def _removed(artifact: metadata_store_pb2.Artifact) -> str | None:
     """That a version in an object store is gone, in words, or None."""
     version = _text(artifact, _DESTINATION)
-    if "://" not in version:
+    if not places.is_remote(version):
         return None
     from tfx.dsl.io import fileio
 

@@ -20,10 +20,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from retake import config as configuration
-from retake import quiet
+from pipelines.settings import Settings
+from retake import places, quiet
 from retake import weights as weight_files
-from retake.config import Config
 from retake.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -74,14 +73,14 @@ class Definition(BaseModel):
     command: str
     project: str
     sources: dict[str, str]
-    config: Config
+    config: Settings
     nodes: list[Node]
     parameters: dict[str, Parameter]
     pods: dict[str, dict[str, Any]]
     ir: dict[str, Any]
 
 
-def compile(config: Config, file: Path | None, command: str, pods: dict[str, dict[str, Any]]) -> Definition:
+def compile(config: Settings, file: Path | None, command: str, pods: dict[str, dict[str, Any]]) -> Definition:
     """Compiles the configured pipeline.
 
     Args:
@@ -95,7 +94,7 @@ def compile(config: Config, file: Path | None, command: str, pods: dict[str, dic
       UsageError: `model.weights` is auto, and ImageNet cannot be reached from here.
     """
     weights = weight_files.resolve(config.model, elsewhere=True)
-    config = configuration.located(config)
+    config = places.located(config)
     config = config.model_copy(update={"model": config.model.model_copy(update={"weights": weights.weights})})
 
     with quiet.imports():  # Google's clients warn of what Python they are going to need.
@@ -153,7 +152,7 @@ def read(place: str) -> Definition:
 def _content(place: str) -> bytes:
     if place.startswith("env:"):
         return gzip.decompress(base64.b64decode(os.environ.get(place.removeprefix("env:"), "")))
-    if "://" not in place:
+    if not places.is_remote(place):
         return Path(place).read_bytes()
     with quiet.imports():
         import tensorflow as tf

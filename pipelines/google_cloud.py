@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipelines.settings import Settings
 from pipelines.vertex_job import SPECIFICATION, Compiled, weights_of
 from retake import durable
-from retake.config import Config
 from retake.errors import RetakeError
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -55,7 +55,7 @@ class Google:
       RetakeError: there are no credentials.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Settings):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import google.auth
@@ -143,7 +143,7 @@ class Google:
         if answer.status_code in (401, 403):
             raise RetakeError(f"reading of image {image} is not permitted; ask for the role Artifact Registry Reader")
 
-    def upload(self, compiled: Compiled, config: Config) -> None:
+    def upload(self, compiled: Compiled, config: Settings) -> None:
         """Puts the job's specification, and a weights file that it needs, below `pipeline.root`.
 
         Raises:
@@ -269,7 +269,7 @@ class Google:
         return f"{words} ({details})" if words and details else words
 
     def _words(self, pattern: str) -> str | None:
-        """What components.vertex wrote beside a task's output."""
+        """What pipelines.run_vertex_task wrote beside a task's output."""
         if not self._root.startswith("gs://"):
             return next((file.read_text() for file in Path(self._root).glob(pattern)), None)
         found = self._storage.list_blobs(self._bucket, match_glob=f"{self._prefix}/{pattern}", timeout=SECONDS)

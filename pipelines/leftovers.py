@@ -11,6 +11,8 @@ from pathlib import Path
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
+from retake import places
+
 _Execution = metadata_store_pb2.Execution
 
 
@@ -23,7 +25,7 @@ def clear(connection: metadata_store_pb2.ConnectionConfig, pipeline: str, root: 
       root: of its runs; a gs:// one is left alone, as locks tell who lives.
       alone: whether this process holds the lock of the root's local runs.
     """
-    if "://" in root:
+    if places.is_remote(root):
         return
     for unfinished in Path(root).glob(".*.tmp") if alone else []:
         unfinished.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 It says where it listens, and ends when its standard input does, and when code that it has imported has changed. Without
 SOCKET it also ends after a while without a node.
 Importing TFX, TensorFlow and Beam takes a process 4 to 10 seconds. `python -m pipelines.run`, `pipelines.run_node` and
-`components.vertex` hand their work over to a server that RETAKE_NODE_SERVER names (see retake/handover.py);
+`pipelines.run_vertex_task` hand their work over to a server that RETAKE_NODE_SERVER names (see retake/handover.py);
 `pipelines.run` only where TF_CPP_MIN_LOG_LEVEL is 3, as it is here.
 Nothing here may begin a thread or run an operation of TensorFlow: a fork has neither threads nor what they hold.
 """
@@ -20,7 +20,7 @@ from retake import handover
 IMPORTS = (
     "pipelines.launcher",
     "pipelines.metadata",
-    "pipelines.places",
+    "retake.places",
     "pipelines.progress",
     "components.evaluator",
     "components.example_gen",

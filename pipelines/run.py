@@ -18,8 +18,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipelines import runners
+from pipelines import runners, settings
 from pipelines.runners.base import Run, Runner, Task
+from pipelines.settings import Settings
 from retake import config as configuration
 from retake import handover
 from retake import summary as summaries
@@ -50,7 +51,7 @@ def run(config: Config, runner: str = "local", file: Path | None = None, **optio
         (0.866, 'models/sample/1795175249')
     """
     chosen = runners.find(runner)(**options)
-    task = _task(config, chosen, f"pipelines.run.run(config, {runner!r})", file)
+    task = _task(settings.whole(config), chosen, f"pipelines.run.run(config, {runner!r})", file)
     return chosen.run(task, Console(highlight=False))
 
 
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None, prog: str = "python -m pipelines.ru
         options, cls = _parse(arguments, prog)
         if __name__ == "__main__":
             handover.hand_over()
-        config = configuration.load(options.config, _overrides(options, cls))
+        config = settings.load(options.config, _overrides(options, cls))
         if options.show_config:
             print(configuration.as_yaml(config), end="")
             return 0
@@ -93,7 +94,7 @@ def main(arguments: list[str] | None = None, prog: str = "python -m pipelines.ru
     return 1 if done.summary and done.summary.state == "failed" else 0
 
 
-def _task(config: Config, runner: Runner, command: str, file: Path | None) -> Task:
+def _task(config: Settings, runner: Runner, command: str, file: Path | None) -> Task:
     if config.data.sample and runner.sees_folders(config) and not Path(config.data.location).exists():
         from retake import sample
 

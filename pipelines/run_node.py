@@ -30,10 +30,10 @@ from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 from rich.console import Console
 
-from pipelines import artifacts, leftovers, metadata, places
+from pipelines import artifacts, leftovers, metadata
 from pipelines import definition as definitions
 from pipelines.definition import Definition
-from retake import quiet
+from retake import places, quiet
 from retake import summary as summaries
 from retake.errors import RetakeError, UsageError, in_words
 from retake.terminal import Formatter, Parser, printable
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         definition = definitions.read(options.definition)
         if options.runner == "airflow":
-            places.check(definition, _parameters(definition, options.parameter))
+            check_places(definition, _parameters(definition, options.parameter))
         connection = metadata.connection_config(definition.config.metadata.url)
         try:
             told = run(definition, options.node, options.run_id, options.parameter, connection)
@@ -90,7 +90,7 @@ def _summarize(
     root = definition.config.pipeline.root
     if options.summary:
         summaries.write(summary, options.summary)
-    if "://" not in root and (failure or summary.state == "complete"):
+    if not places.is_remote(root) and (failure or summary.state == "complete"):
         summaries.write(summary, Path(root) / "runs" / options.run_id / "summary.json")
     if summary.state == "complete":
         metadata.back_up(connection)
@@ -173,10 +173,29 @@ def _pipeline(definition: Definition) -> Any:
     return json_format.ParseDict(definition.ir, pipeline_pb2.Pipeline())
 
 
+def check_places(definition: Definition, parameters: dict[str, str]) -> None:
+    """Holds a run that somebody else may have started to the configured places and to `airflow.places`.
+
+    Args:
+      definition: of the pipeline.
+      parameters: runtime parameter → place: a folder or a gs:// prefix.
+
+    Raises:
+      UsageError: a place lies elsewhere.
+    """
+    for name, place in parameters.items():
+        allowed = [definition.parameters[name].default, *definition.config.airflow.places]
+        if not any(places.is_within(place, bound) for bound in allowed):
+            raise UsageError(
+                f"{name} {place!r} is not a place that a run may be given; it must be one of these or lie below it: "
+                f"{', '.join(allowed)}. Add it to airflow.places in the configuration and compile the pipeline again"
+            )
+
+
 @contextmanager
 def _alone(root: str, node_id: str, run_id: str) -> Iterator[None]:
     """Lets one process at a time run a node of a run: an orchestrator may have lost sight of one that goes on."""
-    if "://" in root:
+    if places.is_remote(root):
         yield
         return
     file = leftovers.lock_of(Path(root), node_id, run_id)

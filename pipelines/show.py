@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from retake import config as configuration
+from retake import places
 from retake import summary as summaries
 from retake.config import Config
 from retake.errors import RetakeError, UsageError
@@ -77,7 +78,7 @@ def _output(config: Config, options: argparse.Namespace, node: str, key: str) ->
         raise RetakeError(f"{node} of run {run_id} has no {key}: it {metadata.state(execution)}")
     [artifact] = store.get_artifacts_by_id(made[:1])
     place: str = artifact.uri
-    if "://" in place:
+    if places.is_remote(place):
         raise RetakeError(f"{place} is not on this machine; copy it with: gcloud storage cp --recursive {place} .")
     if not Path(place).is_dir():
         raise RetakeError(f"{place} is gone; the next run makes it again")

@@ -8,16 +8,16 @@ import posixpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retake import quiet
+from pipelines.settings import Settings
+from retake import places, quiet
 from retake import weights as weight_files
-from retake.config import Config
 from retake.errors import UsageError
 from retake.weights import Weights
 
 SPECIFICATION = "pipeline.json"
 """Below `pipeline.root`: the job as it was submitted last, a google.cloud.aiplatform.v1.PipelineJob."""
 
-COMMAND = ["python", "-m", "components.vertex"]
+COMMAND = ["python", "-m", "pipelines.run_vertex_task"]
 
 STAND_INS = {"project": "local-project", "region": "local-vertex1", "image": "local"}
 """What a job on this machine's Vertex names where the configuration says nothing: it looks at none of them."""
@@ -40,7 +40,7 @@ class Compiled(NamedTuple):
         return json.dumps(self.job, indent=1, sort_keys=True) + "\n"
 
 
-def placed(config: Config) -> Config:
+def placed(config: Settings) -> Settings:
     """The configuration with every place as the nodes see it.
 
     Raises:
@@ -62,7 +62,7 @@ def placed(config: Config) -> Config:
             )
         if Path(given).is_absolute() and not vertex.is_local:
             raise UsageError(f"{key} {given} is a folder that Vertex does not see; give a gs:// place")
-        if "://" in given:
+        if places.is_remote(given):
             return given
         if vertex.is_local:
             return str(Path(given).resolve())
@@ -70,17 +70,13 @@ def placed(config: Config) -> Config:
             raise UsageError(f"{key} {given} lies in a bucket, and vertex.bucket is missing; give it with --bucket")
         return f"gs://{vertex.bucket}/{posixpath.normpath(given)}"
 
-    root = place("pipeline.root", config.pipeline.root)
+    config = places.mapped(config, place)
+    root = config.pipeline.root
     stand_for = {**vertex.model_dump(include={"project", "region", "image", "service_account"}), "root": root}
     arguments = [_filled(argument, stand_for) for argument in config.beam.arguments]
     return config.model_copy(
         update={
             "vertex": vertex,
-            "pipeline": config.pipeline.model_copy(update={"root": root}),
-            "data": config.data.model_copy(update={"location": place("data.location", config.data.location)}),
-            "pusher": config.pusher.model_copy(
-                update={"destination": place("pusher.destination", config.pusher.destination)}
-            ),
             "beam": config.beam.model_copy(update={"arguments": arguments}),
         }
     )
@@ -92,7 +88,7 @@ def _filled(text: str, stand_for: dict[str, str]) -> str:
     return text
 
 
-def compile(config: Config) -> Compiled:
+def compile(config: Settings) -> Compiled:
     """Compiles the pipeline, without a network.
 
     Args:
@@ -168,7 +164,7 @@ def _leave_out(
     query["filter"] += f" AND metadata.{name}.string_value!=\"{{{{$.inputs.artifacts['{channel}'].uri}}}}\""
 
 
-def weights_of(config: Config) -> Weights:
+def weights_of(config: Settings) -> Weights:
     """What `model.weights` comes to, as the nodes see it; a file of this machine is uploaded with the job.
 
     Raises:

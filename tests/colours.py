@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from retake.config import Config
+from pipelines.settings import Settings
 
 CLASSES = ["red", "green", "blue"]
 
@@ -73,7 +73,7 @@ def coloured(per_class: int, seed: int = 0) -> list[bytes]:
     ]
 
 
-def config(**sections: Any) -> Config:
+def config(**sections: Any) -> Settings:
     """A configuration of the three colours and a network that trains in a second."""
     small = {
         "pipeline": {"name": "colours"},
@@ -82,6 +82,6 @@ def config(**sections: Any) -> Config:
         "trainer": {"epochs": 20, "learning_rate": 0.003},
         "evaluator": {"min_accuracy": 0.0},
     }
-    return Config.model_validate(
+    return Settings.model_validate(
         {name: {**small.get(name, {}), **sections.get(name, {})} for name in {**small, **sections}}
     )

@@ -13,7 +13,7 @@ VARIABLE = "RETAKE_NODE_SERVER"
 """Names the server's socket to a task."""
 
 _SERVER = ["-m", "pipelines.node_server"]
-_TASK = ["-m", "components.vertex"]
+_TASK = ["-m", "pipelines.run_vertex_task"]
 """What a command begins with, after the interpreter, that the server is for."""
 
 

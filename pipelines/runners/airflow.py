@@ -11,8 +11,8 @@ from rich.console import Console
 
 from pipelines import definition as definitions
 from pipelines.runners.base import Run, Runner, Task
-from retake import config as configuration
-from retake import durable
+from pipelines.settings import Settings
+from retake import durable, places, yaml_file
 from retake.errors import RetakeError, UsageError
 from retake.terminal import printable
 
@@ -34,6 +34,11 @@ class Airflow(Runner):
             metavar="DIR",
             help=f"where the DAG file looks for compiled pipelines (default: {DEFINITIONS})",
         )
+
+    def place(self, config: Settings) -> Settings:
+        allowed = [places.absolute(place) for place in config.airflow.places]
+        airflow = config.airflow.model_copy(update={"places": allowed})
+        return super().place(config).model_copy(update={"airflow": airflow})
 
     def run(self, task: Task, console: Console) -> Run:
         """Compiles the pipeline, and puts its definition where the DAG file looks.
@@ -59,7 +64,7 @@ class Airflow(Runner):
 
 def _pod(node: str, file: Path) -> dict[str, Any]:
     try:
-        template = configuration.read_yaml(file)
+        template = yaml_file.read(file)
     except OSError as error:
         raise RetakeError(f"airflow.pods: {node}: {file} cannot be read ({error.strerror})") from None
     except ValueError as error:

@@ -11,8 +11,8 @@ from typing import ClassVar, NamedTuple
 
 from rich.console import Console
 
-from retake import config as configuration
-from retake.config import Config
+from pipelines.settings import Settings
+from retake import places
 from retake.summary import Summary
 
 
@@ -26,7 +26,7 @@ class Task(NamedTuple):
       file: the configuration's file; None for a configuration that was made in Python.
     """
 
-    config: Config
+    config: Settings
     run_id: str
     command: str
     file: Path | None
@@ -63,17 +63,17 @@ class Runner(ABC):
         for option, key in cls.SETTINGS.items():
             group.add_argument(f"--{option.replace('_', '-')}", help=key)
 
-    def sees_folders(self, config: Config) -> bool:
+    def sees_folders(self, config: Settings) -> bool:
         """Whether nodes see the folders of this machine."""
         return True
 
-    def place(self, config: Config) -> Config:
+    def place(self, config: Settings) -> Settings:
         """The configuration with every place as the nodes see it, checked as far as it can be without a run.
 
         Raises:
           RetakeError: a place is not there, or not where nodes see it; nothing was started.
         """
-        return configuration.located(config)
+        return places.located(config)
 
     @contextmanager
     def session(self, task: Task, verbose: bool) -> Iterator[Console]:

@@ -19,8 +19,10 @@ from rich.console import Console
 from pipelines import definition as definitions
 from pipelines.definition import Definition
 from pipelines.runners.base import Run, Runner, Task
-from retake.config import NO_FILES, Config, KubeflowSection
+from pipelines.settings import KubeflowSection, Settings
+from retake import places
 from retake.errors import RetakeError, UsageError, first_line
+from retake.sections import NO_FILES
 
 PACKED = "RETAKE_DEFINITION"
 """Environment variable of the tasks: the definition, so that they need no common file for it."""
@@ -40,7 +42,7 @@ class Kubeflow(Runner):
         group.add_argument("--image", metavar="IMAGE", help="holds this project's code: kubeflow.image")
         group.add_argument("--dry-run", action="store_true", help="print the pipeline as YAML and submit nothing")
 
-    def place(self, config: Config) -> Config:
+    def place(self, config: Settings) -> Settings:
         config = super().place(config)
         _check(config, self.dry_run)
         return config
@@ -62,7 +64,7 @@ class Kubeflow(Runner):
         return Run(run_id)
 
 
-def _check(config: Config, dry_run: bool) -> None:
+def _check(config: Settings, dry_run: bool) -> None:
     """Refuses all that is wrong at once."""
     wrong = []
     if not config.kubeflow.image:
@@ -74,16 +76,12 @@ def _check(config: Config, dry_run: bool) -> None:
             f"metadata.url {config.metadata.url}: the tasks need a server that all of them reach, "
             "such as postgresql://USER@HOST/DATABASE"
         )
-    places = {
-        "pipeline.root": config.pipeline.root,
-        "data.location": config.data.location,
-        "pusher.destination": config.pusher.destination,
-    }
+    seen = places.of_config(config)
     if config.model.weights not in NO_FILES:
-        places["model.weights"] = config.model.weights
+        seen["model.weights"] = config.model.weights
     mounts = list(config.kubeflow.claims.values())
-    for key, place in places.items():
-        if "://" not in place and not any(Path(place).is_relative_to(mount) for mount in mounts):
+    for key, place in seen.items():
+        if not places.is_remote(place) and not any(Path(place).is_relative_to(mount) for mount in mounts):
             where = "see kubeflow.claims" if key == "model.weights" else "give a gs:// place, or see kubeflow.claims"
             wrong.append(f"{key} {place} is on no volume of the tasks; {where}")
     if wrong:
@@ -145,7 +143,7 @@ def _on_kubernetes(task: Any, settings: KubeflowSection) -> None:
         kubernetes.mount_pvc(task, claim, mount)
 
 
-def _submit(package: str, config: Config) -> str:
+def _submit(package: str, config: Settings) -> str:
     import kfp
 
     before = logging.root.manager.disable

@@ -21,9 +21,10 @@ from rich.markup import escape
 
 from pipelines import progress
 from pipelines.runners.base import Run, Runner, Task
+from pipelines.settings import Settings
+from retake import places
 from retake import summary as summaries
 from retake import weights as weight_files
-from retake.config import Config
 from retake.errors import RetakeError, UsageError, in_words
 from retake.terminal import in_one_line, printable
 
@@ -36,8 +37,8 @@ class Local(Runner):
 
     waits = True
 
-    def place(self, config: Config) -> Config:
-        if "://" in config.pipeline.root:
+    def place(self, config: Settings) -> Settings:
+        if places.is_remote(config.pipeline.root):
             raise UsageError(f"pipeline.root {config.pipeline.root}: the local runner keeps its runs in a local folder")
         _check_places(config)
         return super().place(config)
@@ -114,16 +115,16 @@ def _run(task: Task, show: progress.Progress) -> tuple[bool, summaries.Summary]:
     return interrupted, metadata.summarize(connection, config.pipeline.name, run_id, "local", node_ids, failure)
 
 
-def _check_places(config: Config) -> None:
+def _check_places(config: Settings) -> None:
     """Finds out in a moment what a node would find out after a minute."""
-    if "://" not in config.data.location and not Path(config.data.location).is_dir():
+    if not places.is_remote(config.data.location) and not Path(config.data.location).is_dir():
         location = Path(config.data.location)
         told = location if location.is_absolute() else f"{location} ({location.absolute()})"
         raise RetakeError(f"data location {told} is not a folder; give one with --data or data.location")
-    places = {"pipeline.root": Path(config.pipeline.root).resolve()}
-    if "://" not in config.pusher.destination:
-        places["pusher.destination"] = Path(config.pusher.destination).resolve()
-    for key, place in places.items():
+    for key, given in places.of_config(config).items():
+        if key == "data.location" or places.is_remote(given):
+            continue
+        place = Path(given).resolve()
         try:
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=place):

@@ -20,8 +20,8 @@ from rich.console import Console
 from pipelines import progress, vertex_job
 from pipelines.google_cloud import Google
 from pipelines.runners.base import Run, Runner, Task
+from pipelines.settings import Settings
 from retake import summary as summaries
-from retake.config import Config
 from retake.summary import RESOLVERS, Node, NodeState, Summary
 from retake.terminal import printable
 
@@ -71,10 +71,10 @@ class Vertex(Runner):
     def waits(self) -> bool:  # type: ignore[override]
         return self.wait
 
-    def sees_folders(self, config: Config) -> bool:
+    def sees_folders(self, config: Settings) -> bool:
         return config.vertex.is_local
 
-    def place(self, config: Config) -> Config:
+    def place(self, config: Settings) -> Settings:
         return vertex_job.placed(config)
 
     @contextmanager

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from retake import config as configuration
-from retake import durable, seal
+from retake import durable, places, seal
 from retake import summary as summaries
 from retake.errors import RetakeError, UsageError
 from retake.summary import Summary
@@ -213,7 +213,7 @@ def _parser(prog: str, about: str | None) -> argparse.ArgumentParser:
 
 
 def _local(place: str, key: str) -> Path:
-    if "://" in place:
+    if places.is_remote(place):
         raise UsageError(f"{key} {place} is not on this machine; copy it here, and name it with --set {key}=DIR")
     return Path(place)
 

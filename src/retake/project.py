@@ -11,6 +11,7 @@ import yaml
 from retake import config as configuration
 from retake import durable, records
 from retake.errors import RetakeError, UsageError
+from retake.sections import PIPELINE_NAME
 
 
 def begin(name: str, photos: Path) -> str:
@@ -27,7 +28,7 @@ def begin(name: str, photos: Path) -> str:
       UsageError: the name is impossible, or taken.
       RetakeError: the folder has fewer than two folders of pictures, or the file cannot be written.
     """
-    if not re.fullmatch(configuration.PIPELINE_NAME, name):
+    if not re.fullmatch(PIPELINE_NAME, name):
         raise UsageError(f"{name!r} is no name for a pipeline: use a-z, 0-9 and -, a letter first")
     if not configuration.CONFIGS.is_dir():
         raise UsageError(f"there is no folder {configuration.CONFIGS} here; run this in the project's folder")

@@ -26,11 +26,11 @@ from typing import Any, NamedTuple
 import google.protobuf.message
 import google_crc32c
 
-from retake import durable, quiet
+from retake import durable, places, quiet
 from retake import images as pictures
-from retake.config import DataSection
 from retake.errors import RetakeError, UsageError
 from retake.files import open_regular
+from retake.sections import DataSection
 from retake.terminal import in_one_line, printable
 
 MISSING_LABEL = "missing label"
@@ -235,7 +235,7 @@ def read(file: Path | str) -> Iterator[Any]:
 @contextmanager
 def _opened(file: Path | str) -> Iterator[Any]:
     """A stream of the file's records, unpacked."""
-    remote = "://" in str(file)
+    remote = places.is_remote(str(file))
     with _tensorflow().io.gfile.GFile(str(file), "rb") if remote else open_regular(file) as stream:
         packed = stream.read(len(_GZIP)) == _GZIP
         stream.seek(0)

@@ -26,10 +26,10 @@ from rich.progress import track
 from rich.table import Table
 
 from retake import durable, quiet, seal
-from retake.config import DataSection
 from retake.errors import RetakeError
 from retake.files import open_regular
 from retake.images import TOO_MANY_BYTES, to_graph_format
+from retake.sections import DataSection
 from retake.terminal import in_lines, in_one_line
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
-from retake.config import ModelSection
 from retake.errors import RetakeError, UsageError
+from retake.sections import ModelSection
 
 IMAGENET_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 """Where keras.applications downloads from."""

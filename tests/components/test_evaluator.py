@@ -24,8 +24,8 @@ from components.evaluator import (
     _compare,
     _obstacle,
 )
-from retake.config import EvaluatorSection
 from retake.errors import RetakeError
+from retake.sections import EvaluatorSection
 
 
 @pytest.fixture(scope="module")

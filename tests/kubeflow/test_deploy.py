@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from pipelines import vertex_job
+from pipelines.settings import Settings
 from retake import config as configuration
-from retake.config import Config
 
 PROJECT = Path(__file__).parents[2]
 WHERE = ["--project", "my-project", "--region", "europe-west4", "--bucket", "my-bucket", "--pipeline", "hotdog"]
@@ -473,12 +473,12 @@ def test_tags_of_the_pipelines_images_never_move_and_those_of_the_functions_buil
     assert [flags(call)["--role"] for call in bound if call[0] == "artifacts"] == ["roles/artifactregistry.writer"]
 
 
-def placed(**sections: Any) -> Config:
+def placed(**sections: Any) -> Settings:
     """A pipeline's configuration on Vertex AI, with what `deploy` made for it."""
     service = {"project": "my-project", "region": "europe-west4", "bucket": "my-bucket", "image": "registry/retake:1"}
     service["service_account"] = "retake-runner@my-project.iam.gserviceaccount.com"
     given = configuration.load("hotdog").model_dump() | sections
-    return vertex_job.placed(Config(**{**given, "vertex": {**given["vertex"], **service}}))
+    return vertex_job.placed(Settings(**{**given, "vertex": {**given["vertex"], **service}}))
 
 
 def readme(section: str) -> Any:

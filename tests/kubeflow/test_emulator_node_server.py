@@ -10,7 +10,7 @@ import pytest
 
 from kubeflow.emulator.node_server import VARIABLE, NodeServer
 
-TASK = [sys.executable, "-m", "components.vertex", "executor"]
+TASK = [sys.executable, "-m", "pipelines.run_vertex_task", "executor"]
 
 
 @pytest.fixture()

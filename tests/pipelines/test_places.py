@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from colours import config
 
-from pipelines import places
 from pipelines.definition import Definition, Parameter
+from pipelines.run_node import check_places
 from retake.errors import UsageError
 
 
@@ -61,7 +61,7 @@ def test_a_place_elsewhere_is_refused_with_those_that_are_allowed(
     definition: Definition, tmp_path: Path, parameter: str, place: str
 ) -> None:
     with pytest.raises(UsageError) as refused:
-        places.check(definition, {parameter: place.format(folder=tmp_path)})
+        check_places(definition, {parameter: place.format(folder=tmp_path)})
     allowed = f"{tmp_path}/{parameter}, {tmp_path}/entrance, gs://my-bucket/pictures/"
     message = str(refused.value)
     assert message.startswith(f"{parameter} ") and allowed in message and "airflow.places" in message
@@ -83,4 +83,4 @@ def test_a_place_elsewhere_is_refused_with_those_that_are_allowed(
 def test_the_configured_places_those_that_are_allowed_and_what_lies_below_are_taken(
     definition: Definition, tmp_path: Path, parameter: str, place: str
 ) -> None:
-    places.check(definition, {parameter: place.format(folder=tmp_path)})
+    check_places(definition, {parameter: place.format(folder=tmp_path)})

@@ -26,7 +26,7 @@ from vertex_emulator import Pipeline, VertexEmulator, aiplatform, ended, states,
 from pipelines import google_cloud, vertex_job
 from pipelines import run as command
 from pipelines.runners import vertex
-from retake.config import Config
+from pipelines.settings import Settings
 from retake.errors import RetakeError, UsageError
 from retake.gate import compare
 
@@ -43,7 +43,7 @@ VERSION = re.compile(r'(?<="tfx_py_version": ")[^"]+|(?<="tfx_version": ")[^"]+|
 JOB = "projects/123/locations/europe-west4/pipelineJobs"
 
 
-def settings(**sections: Any) -> Config:
+def settings(**sections: Any) -> Settings:
     return vertex_job.placed(config(**{**sections, "vertex": {**SERVICE, **sections.get("vertex", {})}}))
 
 
@@ -107,7 +107,9 @@ class TestCompiled:
         assert not re.search(r"module_file|\.whl|_wheels", compiled.text)
         containers = [container(compiled, node) for node in NODES if node != "Resolver"]
         assert {each["image"] for each in containers} == {SERVICE["image"]}
-        assert {tuple(each["command"]) for each in containers} == {("python", "-m", "components.vertex", "executor")}
+        assert {tuple(each["command"]) for each in containers} == {
+            ("python", "-m", "pipelines.run_vertex_task", "executor")
+        }
 
     def test_the_nodes_are_those_of_the_definition_in_its_order(self, compiled: vertex_job.Compiled) -> None:
         assert compiled.nodes == NODES
@@ -477,7 +479,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VertexEmulato
         yield running
 
 
-def here(folder: Path, endpoint: str) -> Config:
+def here(folder: Path, endpoint: str) -> Settings:
     """A configuration for a Vertex on this machine."""
     return settings(
         pipeline={"root": str(folder / "root")},

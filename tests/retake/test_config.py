@@ -92,12 +92,6 @@ def test_what_is_shown_can_be_loaded_again(write):
     assert config.load(write(config.as_yaml(loaded))) == loaded
 
 
-def test_a_bucket_may_be_given_as_a_place_and_what_is_missing_may_be_empty(write):
-    overrides = ["vertex.bucket=gs://my.bucket_1/", "vertex.project=''", "vertex.region=''"]
-    vertex = config.load(write(MINIMAL), overrides).vertex
-    assert (vertex.bucket, vertex.project, vertex.region) == ("my.bucket_1", "", "")
-
-
 def test_a_quoted_text_stays_a_text(write):
     for value in ("7", "null", "a: b", "[x", "ä'\""):
         assert config.load(write(MINIMAL), [f"pusher.destination={config.quote(value)}"]).pusher.destination == value
@@ -123,7 +117,6 @@ def test_elsewhere_the_way_to_the_configurations_is_told(monkeypatch, tmp_path):
         ({**MINIMAL, "data": 3}, "data = 3: input should be a valid dictionary"),
         ({"pipeline": {"name": "tiny"}}, "data is missing"),
         ({**MINIMAL, "data": {"classes": ["a", "b"]}}, "data.location is missing"),
-        ({**MINIMAL, "optimizer": {}}, "unknown key optimizer; allowed here: pipeline, data, model, trainer"),
         ({**MINIMAL, "trainer": {"epoch": 3}}, "unknown key trainer.epoch; allowed here: seed, epochs, patience"),
         ({**MINIMAL, "pipeline": {"name": "Hot Dog"}}, "pipeline.name = 'Hot Dog': string should match pattern"),
     ],
@@ -168,7 +161,7 @@ def test_yaml_that_takes_too_much_or_says_two_things_is_refused_in_one_line(writ
 
 def test_an_alias_may_repeat_what_is_small(write):
     text = "classes: &names [a, b]\n" + yaml.safe_dump(MINIMAL).replace("classes:\n  - a\n  - b\n", "classes: *names\n")
-    assert "unknown key classes" in refusal(write(text))
+    assert config.load(write(text)).data.classes == ["a", "b"]
 
 
 def test_an_override_is_bounded_as_a_file_is(write):
@@ -182,12 +175,12 @@ def test_a_fifo_is_not_waited_for(tmp_path):
 
 
 def test_a_key_cannot_forge_a_line_or_steer_a_terminal(write):
-    message = refusal(write({**MINIMAL, "x\ny\x1b[2J": 1}))
-    assert r"unknown key x\ny\x1b[2J; allowed here" in message
+    message = refusal(write({**MINIMAL, "trainer": {"x\ny\x1b[2J": 1}}))
+    assert r"unknown key trainer.x\ny\x1b[2J; allowed here" in message
 
 
 def test_a_long_value_and_many_problems_are_cut_short(write):
-    message = refusal(write({**MINIMAL, "data": "x" * 10_000, **{f"key{number}": 1 for number in range(99)}}))
+    message = refusal(write({**MINIMAL, "data": "x" * 10_000, "trainer": {f"key{number}": 1 for number in range(99)}}))
     assert message.endswith("and 80 more") and len(message) < 10_000
 
 
@@ -223,10 +216,6 @@ def test_a_long_value_and_many_problems_are_cut_short(write):
         ("data.location=~nobody-here/x", "there is no home folder ~nobody-here"),
         ("pusher.destination=''", "pusher.destination = '': string should have at least 1 character"),
         ("metadata.url=oracle://x", "must begin with sqlite:///, mysql:// or postgresql://"),
-        ("vertex.project=MY PROJECT", "vertex.project = 'MY PROJECT': is not a project's id"),
-        ("vertex.region=europe_west", "vertex.region = 'europe_west': is not a region such as europe-west4"),
-        ("vertex.bucket=B!", "vertex.bucket = 'B!': is not a bucket's name"),
-        ("vertex.bucket=gs://bucket/folder", "vertex.bucket = 'gs://bucket/folder': is not a bucket's name"),
         ("beam.arguments=fast", "beam.arguments = 'fast': input should be a valid list"),
     ],
 )
@@ -275,8 +264,9 @@ def test_an_override_of_another_form_is_refused_with_an_example(write, override,
     assert complaint in refusal(write(MINIMAL), override)
 
 
-def test_the_reference_in_the_docs_is_what_the_code_says():
-    assert Path("docs/configuration.md").read_text() == config.reference()
+def test_the_sections_of_runners_are_left_to_them(write):
+    loaded = config.load(write({**MINIMAL, "vertex": {"region": "europe-west4"}}))
+    assert loaded.model_extra == {"vertex": {"region": "europe-west4"}}
 
 
 def test_every_configuration_of_the_project_loads():

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from retake import weights
-from retake.config import ModelSection
 from retake.errors import RetakeError, UsageError
+from retake.sections import ModelSection
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """What a task of Vertex AI Pipelines runs: TFX's own entry points, with two things that they lack.
 
-`python -m components.vertex hook|executor ARGUMENTS`, with the arguments of
+`python -m pipelines.run_vertex_task hook|executor ARGUMENTS`, with the arguments of
 `tfx.orchestration.kubeflow.v2.file_based_example_gen.driver` and of
 `tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor`. The hook sees the records at any depth, where TFX's
 glob knows no `**`. And a task that fails writes why beside its output, since the service says of it only that its
@@ -26,7 +26,7 @@ from typing import Any
 
 from absl import app
 
-from retake import durable, quiet
+from retake import durable, places, quiet
 from retake.errors import RetakeError, in_words
 from retake.terminal import printable
 
@@ -91,7 +91,7 @@ def _settle(parsed: Any) -> None:
         artifact["uri"] for of_key in outputs.get("artifacts", {}).values() for artifact in of_key.get("artifacts", [])
     ]
     for place in [*written, outputs["outputFile"]]:
-        if "://" not in place and Path(place).exists():
+        if not places.is_remote(place) and Path(place).exists():
             durable.sync(Path(place))
 
 
