@@ -46,8 +46,8 @@ TEST_METRICS_PROPERTY = "test_metrics"
 COMPARISON_PROPERTY = "comparison"
 """Custom property of the ModelEvaluation artifact: JSON {slice: retake.gate.Comparison}, or null."""
 
-GATE_PROPERTY = "gate"
-"""Execution property: the configuration's section `evaluator` as JSON."""
+GATE_PROPERTY, CODE_PROPERTY = "gate", "code"
+"""Execution properties: the configuration's section `evaluator` as JSON, and a fingerprint of the node's own code."""
 
 _ACCURACY = "sparse_categorical_accuracy"
 _ROUNDING = 1e-6
@@ -173,15 +173,16 @@ class GatedEvaluator(Evaluator):
 
     Args:
       gate: what is asked of a candidate.
+      code: fingerprint of the code that the node runs, for the cache.
       channels: TFX's `examples`, `model`, `baseline_model` and `schema`.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
-    def __init__(self, gate: EvaluatorSection, **channels: Any):
+    def __init__(self, gate: EvaluatorSection, code: str, **channels: Any):
         # The executor adds the floors of classes, whose names may be known by then only.
         super().__init__(eval_config=eval_config({(): gate.min_accuracy}), module_path=extractors.__name__, **channels)
-        self.spec.exec_properties[GATE_PROPERTY] = gate.model_dump_json()
+        self.spec.exec_properties |= {GATE_PROPERTY: gate.model_dump_json(), CODE_PROPERTY: code}
 
 
 def _right_answers(rows: list[dict[str, Any]], known: Container[str]) -> dict[str, tuple[int, int]]:

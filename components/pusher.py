@@ -28,7 +28,11 @@ from retake import durable, places, seal
 from retake.errors import RetakeError
 
 ORIGIN = "assets.extra/pushed_from.json"
-"""In a pushed version: {"blessing": id}, so that a push that was cut short before it was recorded is not repeated."""
+"""In a pushed version: {"model": address}. A model that is the latest version already is not pushed again: the push may
+have been cut short before it was recorded, or the model was only judged again."""
+
+CODE_PROPERTY = "code"
+"""Execution property: a fingerprint of the node's own code."""
 
 LEFT_BEHIND_SECONDS = 3600
 """When the push of another machine that is still unfinished counts as dead."""
@@ -50,19 +54,28 @@ class Executor(executor.Executor):
             self._MarkNotPushed(pushed)
             return
         base = exec_properties["push_destination"]
-        blessing = artifact_utils.get_single_instance(input_dict["model_blessing"])
+        model = artifact_utils.get_single_instance(input_dict["model"])
         push = _push_remote if places.is_remote(base) else _push_local
         try:
-            version = push(self.GetModelPath(input_dict), base, json.dumps({"blessing": blessing.uri}))
+            version = push(self.GetModelPath(input_dict), base, json.dumps({"model": model.uri}))
         except (OSError, tf.errors.OpError) as error:
             raise RetakeError(f"the model cannot be pushed to {base} ({error}); see pusher.destination") from error
         self._MarkPushed(pushed, pushed_destination=f"{base}/{version}", pushed_version=str(version))
 
 
 class WholePusher(Pusher):
-    """TFX's Pusher with this executor; its `push_destination` is a folder or gs:// prefix, not a proto."""
+    """TFX's Pusher with this executor; its `push_destination` is a folder or gs:// prefix, not a proto.
+
+    Args:
+      code: fingerprint of the code that the node runs, for the cache.
+      channels: TFX's `model` and `model_blessing`, and `push_destination`.
+    """
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(self, code: str, **channels: Any):
+        super().__init__(**channels)
+        self.spec.exec_properties[CODE_PROPERTY] = code
 
 
 def _push_local(model: str, base: str, origin: str) -> int:

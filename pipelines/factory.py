@@ -14,7 +14,9 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Channel
 from tfx.types.standard_artifacts import Model, ModelBlessing
 
-from components import backbones, example_gen, features, head
+from components import backbones, example_gen, extractors, features, head, outcomes
+from components import evaluator as evaluator_node
+from components import pusher as pusher_node
 from components import trainer as trainer_function
 from components import transform as transform_graph
 from components.evaluator import GatedEvaluator
@@ -22,7 +24,7 @@ from components.example_gen import RecordsExampleGen
 from components.pusher import WholePusher
 from components.resolver import BaselineStrategy, StartStrategy
 from components.trainer import ClassifierTrainer
-from retake import images, records
+from retake import durable, gate, images, records, seal
 from retake.config import Config
 from retake.weights import Weights
 
@@ -108,12 +110,14 @@ def build(
         baseline_model=resolver.outputs["model"],
         schema=schema.outputs["schema"],
         gate=config.evaluator,
+        code=_code(evaluator_node, outcomes, extractors, gate),
     ).with_id("Evaluator")
     # A model is not pushed before the data is validated, and the run is over when the last node is.
     pusher = WholePusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         push_destination=RuntimeParameter(MODELS_PARAMETER, str),
+        code=_code(pusher_node, durable, seal),
     ).with_id("Pusher")
     pusher.add_upstream_node(validator)
     return Pipeline(

@@ -18,10 +18,9 @@ from pathlib import Path
 from retake import handover
 
 IMPORTS = (
-    "pipelines.launcher",
     "pipelines.metadata",
-    "retake.places",
     "pipelines.progress",
+    "pipelines.tfx_internals",
     "components.evaluator",
     "components.example_gen",
     "components.node_errors",

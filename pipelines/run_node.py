@@ -149,8 +149,11 @@ def run(definition: Definition, node_id: str, run_id: str, given: list[str], con
             told = ", ".join(f"{node} ({states.get(node, 'not run')})" for node in missing)
             raise UsageError(f"cannot run before what it needs is done in run {run_id}: {told}")
         leftovers.clear(connection, definition.pipeline, root, alone=False)
-        pipeline = _pipeline(definition)
-        bind(pipeline, run_id, parameters)
+        with quiet.imports():
+            from pipelines import tfx_internals
+
+        pipeline = tfx_internals.parsed(definition.ir)
+        tfx_internals.bind(pipeline, run_id, parameters)
         return metadata.state(launch(pipeline, node_id, connection))
 
 
@@ -162,15 +165,6 @@ def _parameters(definition: Definition, given: list[str]) -> dict[str, str]:
             raise UsageError(f"--parameter {each!r} must read NAME=VALUE with NAME one of {', '.join(parameters)}")
         parameters[name] = value
     return parameters
-
-
-def _pipeline(definition: Definition) -> Any:
-    with quiet.imports():
-        from google.protobuf import json_format
-        from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
-
-    _ = executable_spec_pb2  # Messages of it lie in the IR, and are known once it is imported.
-    return json_format.ParseDict(definition.ir, pipeline_pb2.Pipeline())
 
 
 def check_places(definition: Definition, parameters: dict[str, str]) -> None:
@@ -213,13 +207,6 @@ def _alone(root: str, node_id: str, run_id: str) -> Iterator[None]:
         yield
 
 
-def bind(pipeline: Any, run_id: str, parameters: dict[str, Any]) -> None:
-    """Puts the run's id and the runtime parameters into a compiled pipeline, in place."""
-    from tfx.orchestration.portable import runtime_parameter_utils
-
-    runtime_parameter_utils.substitute_runtime_parameter(pipeline, {"pipeline-run-id": run_id, **parameters})
-
-
 def launch(pipeline: Any, node_id: str, connection: Any) -> metadata_store_pb2.Execution:
     """Runs a node, or takes its outputs from the cache.
 
@@ -234,36 +221,20 @@ def launch(pipeline: Any, node_id: str, connection: Any) -> metadata_store_pb2.E
     Raises:
       UsageError: its inputs are not there; otherwise whatever the node's driver or executor raised.
     """
-    from tfx.orchestration import metadata as tfx_metadata
-    from tfx.orchestration.local import runner_utils
+    from pipelines import tfx_internals
 
-    from pipelines.launcher import Launcher
-
-    node = next(n.pipeline_node for n in pipeline.nodes if n.pipeline_node.node_info.id == node_id)
-    deployment = runner_utils.extract_local_deployment_config(pipeline)
     artifacts.forget_damaged(MetadataStore(connection), pipeline.pipeline_info.id, node_id)
-    node_launcher = Launcher(
-        pipeline_node=node,
-        mlmd_connection=tfx_metadata.Metadata(connection),
-        pipeline_info=pipeline.pipeline_info,
-        pipeline_runtime_spec=pipeline.runtime_spec,
-        executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
-        custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
-    )
     begun = int(time.time() * 1000)
     try:
-        info = node_launcher.launch()
+        execution = tfx_internals.launch(pipeline, node_id, connection)
     except Exception:
         _mark_failed(connection, pipeline, node_id)
         raise
-    # launch() returns normally when inputs are not met: only the store knows.
-    with tfx_metadata.Metadata(connection) as handle:
-        found = handle.store.get_executions_by_id([info.execution_id]) if info and info.execution_id else []
-    if not found or found[0].last_known_state not in (_State.COMPLETE, _State.CACHED):
+    if not execution or execution.last_known_state not in (_State.COMPLETE, _State.CACHED):
         raise UsageError("what it needs from earlier nodes of this run is not there")
-    metadata.mark_attempt(connection, found[0], begun)
+    metadata.mark_attempt(connection, execution, begun)
     metadata.settle(connection)
-    return found[0]
+    return execution
 
 
 def _mark_failed(connection: Any, pipeline: Any, node_id: str) -> None:

@@ -32,26 +32,17 @@ from retake.terminal import printable
 
 with quiet.imports():
     import tensorflow as tf
-    from tfx.components.example_gen import input_processor
 
-    from components import example_gen
+    from pipelines import tfx_internals
 
 FAILURE = "failure.txt"
 """Beside the task's `executor_output.json`: one line."""
 
 
-class RecordsProcessor(input_processor.FileBasedInputProcessor):
-    """Tells whether the records have changed as RecordsDriver does, which Vertex has no place for."""
-
-    def resolve_span_and_version(self) -> tuple[int, None]:
-        self._fingerprint = example_gen.fingerprint(self._input_base_uri)
-        return 0, None
-
-
 def main(arguments: list[str]) -> None:
     """Runs the entry point, and ends the process with its exit code."""
     role, *arguments = arguments
-    entry = _hook() if role == "hook" else _executor()
+    entry = tfx_internals.Entry(role)
 
     def run(parsed: Any) -> None:
         try:
@@ -68,20 +59,7 @@ def main(arguments: list[str]) -> None:
             print(printable(told), file=sys.stderr)
             sys.exit(1)
 
-    app.run(run, argv=[sys.argv[0], *arguments], flags_parser=lambda argv: entry._parse_flags(argv[1:]))
-
-
-def _executor() -> Any:
-    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
-
-    return kubeflow_v2_run_executor
-
-
-def _hook() -> Any:
-    from tfx.orchestration.kubeflow.v2.file_based_example_gen import driver
-
-    driver.input_processor.FileBasedInputProcessor = RecordsProcessor
-    return driver
+    app.run(run, argv=[sys.argv[0], *arguments], flags_parser=lambda argv: entry.parse(argv[1:]))
 
 
 def _settle(parsed: Any) -> None:

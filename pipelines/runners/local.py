@@ -85,12 +85,12 @@ def _run(task: Task, show: progress.Progress) -> tuple[bool, summaries.Summary]:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
         from tfx.dsl.compiler.compiler import Compiler
 
-        from pipelines import factory, leftovers, metadata, run_node
+        from pipelines import factory, leftovers, metadata, run_node, tfx_internals
 
         connection = metadata.connection_config(config.metadata.url)
         leftovers.clear(connection, config.pipeline.name, config.pipeline.root, alone=True)
         pipeline = Compiler().compile(factory.build(config, config.pipeline.root, weights))
-    run_node.bind(pipeline, run_id, factory.parameters(config))
+    tfx_internals.bind(pipeline, run_id, factory.parameters(config))
     node_ids = [node.pipeline_node.node_info.id for node in pipeline.nodes]
     interrupted, failure = False, None
     done: list[summaries.Node] = []

@@ -42,6 +42,12 @@ def blessing(folder, blessed=1):
     return made
 
 
+def another(model):
+    made = artifact(standard_artifacts.Model, Path(f"{model.uri}-another"))
+    shutil.copytree(model.uri, made.uri)
+    return made
+
+
 def push(model, blessed, models):
     return run_node(
         Path(model.uri).parent, "Pusher", config(), {MODELS_PARAMETER: str(models)}, model=model, model_blessing=blessed
@@ -71,14 +77,13 @@ def test_a_model_that_is_not_blessed_is_not_pushed(model, tmp_path):
 def test_versions_only_grow_even_from_one_that_the_clock_has_not_reached(model, tmp_path):
     future = int(time.time()) + 10**6
     (tmp_path / "models" / str(future)).mkdir(parents=True)
-    for _ in range(2):
-        push(model, blessing(tmp_path), tmp_path / "models")
+    for each in (model, another(model)):
+        push(each, blessing(tmp_path), tmp_path / "models")
     assert versions(tmp_path / "models") == [future, future + 1, future + 2]
 
 
-def test_the_same_blessing_is_not_pushed_twice(model, tmp_path):
-    blessed = blessing(tmp_path)
-    first, second = (push(model, blessed, tmp_path / "models") for _ in range(2))
+def test_the_model_in_service_is_not_pushed_again_even_if_it_is_blessed_again(model, tmp_path):
+    first, second = (push(model, blessing(tmp_path), tmp_path / "models") for _ in range(2))
     assert len(versions(tmp_path / "models")) == 1
     assert first.get_string_custom_property("pushed_destination") == second.get_string_custom_property(
         "pushed_destination"
@@ -134,7 +139,7 @@ def test_a_push_in_progress_is_left_alone_and_removed_as_soon_as_its_process_is_
         push(model, blessing(tmp_path), models)
         assert list(models.glob(".incoming-*"))
         other.kill()
-    push(model, blessing(tmp_path), models)
+    push(another(model), blessing(tmp_path), models)
     assert not list(models.glob(".incoming-*"))
     assert len(versions(models)) == 2
 
@@ -146,7 +151,7 @@ def test_an_unfinished_push_of_another_machine_is_left_alone_for_an_hour(model, 
     push(model, blessing(tmp_path), tmp_path / "models")
     assert left_behind.exists()
     monkeypatch.setattr(pusher, "LEFT_BEHIND_SECONDS", -1)
-    push(model, blessing(tmp_path), tmp_path / "models")
+    push(another(model), blessing(tmp_path), tmp_path / "models")
     assert not left_behind.exists()
 
 

@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
+from colours import config
 from runner_contract import NODES
+
+from pipelines import factory
+from retake.weights import Weights
 
 PROJECT = Path(__file__).parents[2]
 PYTHON = sys.executable
@@ -131,6 +135,17 @@ def test_sources_are_the_configuration_and_the_code_that_made_the_definition(tmp
     # Whether the command drew the sample makes no difference.
     assert not {"src/retake/sample.py", "src/retake/results.py", "pipelines/run.py"} & set(sources)
     assert sources == {name: hashlib.sha256((PROJECT / name).read_bytes()).hexdigest() for name in sources}
+
+
+def test_the_code_of_each_node_of_ours_is_in_its_cache_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keys() -> dict[str, str]:
+        pipeline = factory.build(config(), "root", Weights("none", ""))
+        ours = ("ExampleGen", "Transform", "Trainer", "Evaluator", "Pusher")
+        return {node.id: str(node.spec.exec_properties) for node in pipeline.components if node.id in ours}
+
+    before = keys()
+    monkeypatch.setattr(factory, "_code", lambda *modules: "changed")
+    assert len(before) == 5 and not set(before.items()) & set(keys().items())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,107 @@
+"""What TFX does not document and this project needs: its launcher of a node, and its entry points on Vertex.
+
+The next TFX may change all of it, so it stands here only. `components` subclass TFX's executors and drivers beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf import json_format
+from tfx.components.example_gen import input_processor
+from tfx.orchestration import metadata
+from tfx.orchestration.local import runner_utils
+from tfx.orchestration.portable import launcher, outputs_utils, runtime_parameter_utils
+from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
+
+from components import example_gen
+from pipelines import artifacts
+from retake.errors import RetakeError
+
+_ = executable_spec_pb2  # A compiled pipeline holds messages of it, which are known once it is imported.
+
+
+def parsed(ir: dict[str, Any]) -> pipeline_pb2.Pipeline:
+    """A compiled pipeline from its JSON."""
+    return json_format.ParseDict(ir, pipeline_pb2.Pipeline())
+
+
+def bind(pipeline: pipeline_pb2.Pipeline, run_id: str, parameters: dict[str, Any]) -> None:
+    """Puts the run's id and the runtime parameters into a compiled pipeline, in place."""
+    runtime_parameter_utils.substitute_runtime_parameter(pipeline, {"pipeline-run-id": run_id, **parameters})
+
+
+class Launcher(launcher.Launcher):
+    """Runs the executor on whole inputs and into empty folders, and gives its outputs when they are on disk."""
+
+    def _run_executor(self, execution_info: Any) -> Any:
+        for key, inputs in execution_info.input_dict.items():
+            for artifact in inputs:
+                # The Evaluator goes on without a baseline.
+                if key != "baseline_model" and (damage := artifacts.damage(artifact.mlmd_artifact)):
+                    raise RetakeError(f"{damage}; start a new run: it makes this output again")
+        # An attempt that was killed may have left something, or one that the metadata store has forgotten.
+        outputs_utils.make_output_dirs(execution_info.output_dict)
+        outputs_utils.remove_output_dirs(execution_info.output_dict)
+        output = super()._run_executor(execution_info)
+        try:
+            artifacts.settle(artifact for of_key in output.output_artifacts.values() for artifact in of_key.artifacts)
+        except RetakeError:
+            outputs_utils.remove_output_dirs(execution_info.output_dict)  # As TFX does where the executor fails.
+            raise
+        return output
+
+
+def launch(pipeline: pipeline_pb2.Pipeline, node_id: str, connection: Any) -> Any:
+    """Runs a node, or takes its outputs from the cache.
+
+    Args:
+      pipeline: with its parameters bound.
+      node_id: for example `Trainer`.
+      connection: ML Metadata's ConnectionConfig.
+
+    Returns:
+      The node's metadata_store_pb2.Execution; None where inputs are not there, as `launch` of TFX says nothing then.
+
+    Raises:
+      Exception: whatever the node's driver or executor raised.
+    """
+    node = next(n.pipeline_node for n in pipeline.nodes if n.pipeline_node.node_info.id == node_id)
+    deployment = runner_utils.extract_local_deployment_config(pipeline)
+    info = Launcher(
+        pipeline_node=node,
+        mlmd_connection=metadata.Metadata(connection),
+        pipeline_info=pipeline.pipeline_info,
+        pipeline_runtime_spec=pipeline.runtime_spec,
+        executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
+        custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
+    ).launch()
+    if not info or not info.execution_id:
+        return None
+    with metadata.Metadata(connection) as handle:
+        [execution] = handle.store.get_executions_by_id([info.execution_id])
+    return execution
+
+
+class RecordsProcessor(input_processor.FileBasedInputProcessor):
+    """Finds out whether the records have changed as RecordsDriver does, which Vertex has no place for."""
+
+    def resolve_span_and_version(self) -> tuple[int, None]:
+        self._fingerprint = example_gen.fingerprint(self._input_base_uri)
+        return 0, None
+
+
+class Entry:
+    """An entry point of TFX's that a task of Vertex runs: `parse` of its flags, `main`, and where it writes."""
+
+    def __init__(self, role: str):
+        """Takes `hook` (before ExampleGen looks into the cache) or `executor`."""
+        if role == "hook":
+            from tfx.orchestration.kubeflow.v2.file_based_example_gen import driver as module
+
+            module.input_processor.FileBasedInputProcessor = RecordsProcessor
+        else:
+            from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor as module
+        self.main: Callable[[Any], None] = module.main
+        self.parse: Callable[[list[str]], Any] = module._parse_flags
