@@ -29,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.plain_keras import pixels
 from components import backbones, head
 from components.features import of_pictures, store_for
-from components.trainer import held_out
+from components.training_split import held_out
 from retake import config, sample, sections
 
 SEEDS = 5

@@ -26,7 +26,7 @@ from tfx.utils import io_utils, path_utils, proto_utils
 
 from components import extractors, outcomes
 from components.resolver import EXAMPLES_PROPERTY
-from components.trainer import MODEL_CARD
+from components.start import MODEL_CARD
 from retake import durable, places
 from retake import gate as rule
 from retake.errors import RetakeError

@@ -14,7 +14,20 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Channel
 from tfx.types.standard_artifacts import Model, ModelBlessing
 
-from components import backbones, example_gen, extractors, features, head, outcomes
+from components import (
+    backbones,
+    example_gen,
+    export,
+    extractors,
+    features,
+    head,
+    network,
+    outcomes,
+    record_files,
+    splits,
+    start,
+    training_split,
+)
 from components import evaluator as evaluator_node
 from components import pusher as pusher_node
 from components import trainer as trainer_function
@@ -59,7 +72,9 @@ def build(
       A pipeline with the runtime parameters `data` and `models`.
     """
     examples = RecordsExampleGen(
-        RuntimeParameter(DATA_PARAMETER, str), config.data, _code(example_gen, images, records, transform_graph)
+        RuntimeParameter(DATA_PARAMETER, str),
+        config.data,
+        _code(example_gen, record_files, splits, images, records, transform_graph),
     ).with_id("ExampleGen")
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     schema = SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=True)
@@ -95,7 +110,9 @@ def build(
             "weights_fingerprint": weights.fingerprint,
             "trainer": config.trainer.model_dump(),
             "classes": config.data.classes,
-            "code": _code(trainer_function, backbones, features, head, transform_graph),
+            "code": _code(
+                trainer_function, training_split, network, start, export, backbones, features, head, transform_graph
+            ),
             "network_code": _code(backbones, transform_graph),
             "features": f"{root}/features",
             "tensorboard": f"{root}/tensorboard",

@@ -15,7 +15,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, outputs_utils, runtime_parameter_utils
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
-from components import example_gen
+from components import record_files
 from pipelines import artifacts
 from retake.errors import RetakeError
 
@@ -88,7 +88,7 @@ class RecordsProcessor(input_processor.FileBasedInputProcessor):
     """Finds out whether the records have changed as RecordsDriver does, which Vertex has no place for."""
 
     def resolve_span_and_version(self) -> tuple[int, None]:
-        self._fingerprint = example_gen.fingerprint(self._input_base_uri)
+        self._fingerprint = record_files.fingerprint(self._input_base_uri)
         return 0, None
 
 

@@ -24,7 +24,7 @@ from postgres_server import Postgres, postgres_server
 from record_names import NAMES
 from runner_contract import FIRST, PER_CLASS, Place, compile_for_airflow, make_place
 
-from components import example_gen
+from components import record_files
 from pipelines import metadata
 
 PROJECT = Path(__file__).parents[2]
@@ -423,7 +423,7 @@ def test_the_watcher_takes_the_files_that_the_pipeline_reads_and_no_others(
     for name in NAMES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"something")
-    assert sorted(found(python, tmp_path).versions) == example_gen.record_files(str(tmp_path))
+    assert sorted(found(python, tmp_path).versions) == record_files.record_files(str(tmp_path))
 
 
 def test_a_folder_that_is_not_there_fails_the_watcher_by_name(python: AirflowPython, tmp_path: Path) -> None:

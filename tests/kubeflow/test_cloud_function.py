@@ -199,12 +199,12 @@ def test_a_generation_delivered_twice_starts_one_run(immediate: FunctionServer, 
 def test_it_takes_the_objects_that_the_pipeline_reads_and_no_others(
     immediate: FunctionServer, apis: GoogleApis, tmp_path: Path
 ) -> None:
-    from components import example_gen
+    from components import record_files
 
     for name in NAMES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    read = {path.removeprefix(f"{tmp_path}/") for path in example_gen.record_files(str(tmp_path))}
+    read = {path.removeprefix(f"{tmp_path}/") for path in record_files.record_files(str(tmp_path))}
     taken = set()
     for name in NAMES:
         assert binary_event(immediate.url, FINALIZED, stored(f"{PREFIX}/{name}")) == 200
