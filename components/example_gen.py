@@ -18,7 +18,7 @@ import apache_beam as beam
 import tensorflow as tf
 from google.protobuf import json_format, struct_pb2
 from tfx import types
-from tfx.components.example_gen import base_example_gen_executor, driver, utils
+from tfx.components.example_gen import base_example_gen_executor, driver, input_processor, utils
 from tfx.components.example_gen.component import FileBasedExampleGen
 from tfx.dsl.components.base import executor_spec
 from tfx.proto import example_gen_pb2
@@ -70,6 +70,14 @@ class RecordsDriver(driver.Driver):
     def run(self, execution_info: Any) -> driver_output_pb2.DriverOutput:
         with node_errors.reported():
             return super().run(execution_info)
+
+
+class RecordsProcessor(input_processor.FileBasedInputProcessor):
+    """Finds out the same as RecordsDriver, which Vertex has no place for."""
+
+    def resolve_span_and_version(self) -> tuple[int, None]:
+        self._fingerprint = fingerprint(self._input_base_uri)
+        return 0, None
 
 
 class Executor(base_example_gen_executor.BaseExampleGenExecutor):

@@ -152,16 +152,7 @@ def read(place: str) -> Definition:
 def _content(place: str) -> bytes:
     if place.startswith("env:"):
         return gzip.decompress(base64.b64decode(os.environ.get(place.removeprefix("env:"), "")))
-    if not places.is_remote(place):
-        return Path(place).read_bytes()
-    with quiet.imports():
-        import tensorflow as tf
-
-    try:
-        with tf.io.gfile.GFile(place, "rb") as file:
-            return file.read()
-    except tf.errors.OpError as error:
-        raise OSError(0, error.message) from None
+    return places.read(place)
 
 
 def _sources(config: Path | None) -> dict[str, str]:

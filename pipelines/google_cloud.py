@@ -155,14 +155,23 @@ class Google:
                 blob = self._storage.bucket(self._bucket).blob(weights.removeprefix(f"/gcs/{self._bucket}/"))
                 if not blob.exists(timeout=SECONDS):
                     blob.upload_from_filename(config.model.weights)
+        self.write(SPECIFICATION, compiled.text)
+
+    def write(self, name: str, text: str) -> None:
+        """Puts a JSON document below `pipeline.root`.
+
+        Raises:
+          RetakeError: it cannot be written there.
+        """
         if self._root.startswith("gs://"):
             with _explained(f"writing to bucket {self._bucket}"):
-                blob = self._storage.bucket(self._bucket).blob(f"{self._prefix}/{SPECIFICATION}")
-                blob.upload_from_string(compiled.text, content_type="application/json", timeout=SECONDS)
+                blob = self._storage.bucket(self._bucket).blob(f"{self._prefix}/{name}")
+                blob.upload_from_string(text, content_type="application/json", timeout=SECONDS)
             return
+        file = Path(self._root) / name
         try:
-            Path(self._root).mkdir(parents=True, exist_ok=True)
-            durable.write(Path(self._root) / SPECIFICATION, compiled.text.encode())
+            file.parent.mkdir(parents=True, exist_ok=True)
+            durable.write(file, text.encode())
         except OSError as error:
             raise RetakeError(f"pipeline.root {self._root} cannot be written to ({error.strerror})") from None
 

@@ -90,8 +90,8 @@ def _summarize(
     root = definition.config.pipeline.root
     if options.summary:
         summaries.write(summary, options.summary)
-    if not places.is_remote(root) and (failure or summary.state == "complete"):
-        summaries.write(summary, Path(root) / "runs" / options.run_id / "summary.json")
+    if failure or summary.state == "complete":
+        summaries.write(summary, summaries.place_of(root, options.run_id))
     if summary.state == "complete":
         metadata.back_up(connection)
         Console(width=100).print(summaries.render(summary))

@@ -9,13 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from google.protobuf import json_format
-from tfx.components.example_gen import input_processor
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, outputs_utils, runtime_parameter_utils
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
-from components import record_files
 from pipelines import artifacts
 from retake.errors import RetakeError
 
@@ -84,14 +82,6 @@ def launch(pipeline: pipeline_pb2.Pipeline, node_id: str, connection: Any) -> An
     return execution
 
 
-class RecordsProcessor(input_processor.FileBasedInputProcessor):
-    """Finds out whether the records have changed as RecordsDriver does, which Vertex has no place for."""
-
-    def resolve_span_and_version(self) -> tuple[int, None]:
-        self._fingerprint = record_files.fingerprint(self._input_base_uri)
-        return 0, None
-
-
 class Entry:
     """An entry point of TFX's that a task of Vertex runs: `parse` of its flags, `main`, and where it writes."""
 
@@ -99,6 +89,8 @@ class Entry:
         """Takes `hook` (before ExampleGen looks into the cache) or `executor`."""
         if role == "hook":
             from tfx.orchestration.kubeflow.v2.file_based_example_gen import driver as module
+
+            from components.example_gen import RecordsProcessor
 
             module.input_processor.FileBasedInputProcessor = RecordsProcessor
         else:

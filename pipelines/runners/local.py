@@ -58,7 +58,7 @@ class Local(Runner):
             show = progress.Progress(console)
             with show.listening():
                 interrupted, summary = _run(task, show)
-            summaries.write(summary, _folder(task) / "summary.json")
+            summaries.write(summary, summaries.place_of(task.config.pipeline.root, task.run_id))
         command = printable(task.command)
         advice = ""
         if interrupted:

@@ -123,7 +123,9 @@ class Vertex(Runner):
             job = follow(google, name, compiled.nodes, progress.Progress(console))
         except KeyboardInterrupt:
             return Run(name, interrupted=True, advice=f"Interrupted. The job goes on: {google.link(name)}")
-        return Run(name, summarize(job, compiled.nodes, google.failure(job)))
+        summary = summarize(job, compiled.nodes, google.failure(job))
+        google.write(summaries.FILE.format(run_id=summary.run_id), summary.model_dump_json(indent=2) + "\n")
+        return Run(name, summary)
 
 
 def follow(google: Google, name: str, nodes: list[str], show: progress.Progress) -> Any:
