@@ -18,6 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipelines.local_airflow.server import QUICK, AirflowServer
+
 PROJECT = Path(__file__).parents[1]
 ALLOWED = 9
 """Seconds that a process for a node may add to the node's own work."""
@@ -111,22 +113,20 @@ def node_by_node(work: Path) -> Times:
 
 
 def under_airflow(work: Path) -> Times:
-    sys.path.insert(0, str(PROJECT / "tests"))
-    from airflow_server import AirflowServer
-
     definitions, home = work / "definitions", work / "airflow"
     run("pipelines.run", "--runner", "airflow", *settings(work, "airflow-root"), "--definitions", str(definitions))
-    with AirflowServer(home, PROJECT / "dags", environment={"RETAKE_DEFINITIONS": str(definitions)}) as server:
+    environment = {"RETAKE_DEFINITIONS": str(definitions)}
+    with AirflowServer(home, PROJECT / "dags", environment=environment, settings=QUICK) as server:
         server.wait_for_dag("sample")
         run_id = server.trigger("sample")
         ended = server.wait_for_run("sample", run_id, timeout=600)
         if ended["state"] != "success":
             sys.exit(server.told("sample", run_id))
-        tasks = server.tasks("sample", run_id)
+        found = server.tasks("sample", run_id)
         summary = server.xcom("sample", run_id, "Pusher")
     # The API server takes the trigger; the scheduler starts the run.
     triggered, over = moment(ended["queued_at"]), moment(ended["end_date"])
-    tasks = {node: (moment(task["start_date"]), moment(task["end_date"])) for node, task in tasks.items()}
+    tasks = {node: (moment(task["start_date"]), moment(task["end_date"])) for node, task in found.items()}
     return times(work, triggered, over, tasks, works(summary))
 
 

@@ -16,7 +16,6 @@ from urllib.request import Request, urlopen
 
 import pytest
 from airflow_python import AirflowPython
-from airflow_server import AirflowServer, free_port, wait_for
 from colours import coloured, write_records
 from gcp_storage_emulator.server import create_server
 from ml_metadata import MetadataStore
@@ -26,6 +25,8 @@ from runner_contract import FIRST, PER_CLASS, Place, compile_for_airflow, make_p
 
 from components import example_gen
 from pipelines import metadata
+from pipelines.local_airflow.api import wait_for
+from pipelines.local_airflow.server import QUICK, AirflowServer, free_port
 
 PROJECT = Path(__file__).parents[2]
 LONG = 600
@@ -137,6 +138,7 @@ def watch(postgres: Postgres, node_server: dict[str, str], tmp_path_factory: pyt
         PROJECT / "dags",
         postgres.create_database("airflow"),
         {"RETAKE_DEFINITIONS": str(definitions), metadata.PASSWORD_VARIABLE: postgres.password, **node_server},
+        settings=QUICK,
     ) as airflow:
         airflow.wait_for_dag("colours-watch")
         yield Watch(airflow, place, url)

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import yaml
 from airflow_python import AirflowPython
-from airflow_server import AIRFLOW, inherited
 from runner_contract import NODES, Place, compile_for_airflow, make_place
+
+from pipelines.local_airflow.server import AIRFLOW, inherited
 
 PROJECT = Path(__file__).parents[2]
 

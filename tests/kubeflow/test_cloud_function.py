@@ -14,7 +14,6 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from airflow_server import free_port
 from function_server import FunctionServer, GoogleApis, binary_event, send, structured_event
 from gcp_storage_emulator.server import create_server
 from google.auth.credentials import AnonymousCredentials
@@ -22,6 +21,7 @@ from google.cloud import storage
 from record_names import NAMES
 
 from kubeflow.demo import FINALIZED, FRAMEWORK, FUNCTION
+from pipelines.local_airflow.server import free_port
 
 BUCKET, PREFIX = "records-bucket", "hotdog"
 JOB_BUCKET, JOB = "pipeline-bucket", "jobs/hotdog.json"

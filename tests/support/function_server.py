@@ -19,9 +19,8 @@ from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import Request, urlopen
 
-from airflow_server import free_port
-
 from kubeflow import demo
+from pipelines.local_airflow.server import free_port
 
 
 def send(url: str, headers: dict[str, str], body: bytes) -> int:
