@@ -1,7 +1,5 @@
-"""No DAG: an import error that names each compiled pipeline that cannot be used, and the command that makes it anew.
-
-A file of its own, so that one broken definition stops no other pipeline of image_classifier.py.
-"""
+"""No DAG: an import error that names the definitions that image_classifier.py leaves out, each with the command that
+makes it anew. In a file of its own it stops no other pipeline."""
 
 import sys
 from pathlib import Path

@@ -13,55 +13,59 @@ from airflow.sdk import get_parsing_context
 from airflow.sdk.exceptions import AirflowException
 
 FORMAT = 1
+NAMES = "[!.]*.json"
 KEYS = {"command", "config", "nodes", "parameters", "pipeline", "pods", "project", "sources"}
 DEFINITIONS = Path(os.environ.get("RETAKE_DEFINITIONS") or Path(__file__).parents[1] / "definitions")
 """Where the compiled pipelines are: RETAKE_DEFINITIONS, or beside the DAG files."""
 
 
 def usable() -> list[dict[str, Any]]:
-    """The definitions that are whole and up to date; for a task, only the one that its DAG is made of, as it is.
+    """The definitions without a DAG file of their own that can be used; for a task, only the one of its DAG.
 
     Raises:
       AirflowException: the definition of the task's DAG cannot be used.
     """
     if dag := get_parsing_context().dag_id:
         own = DEFINITIONS / f"{dag}.json"
-        return [read(own if own.is_file() else DEFINITIONS / f"{dag.removesuffix('-watch')}.json")]
+        return [load(own if own.is_file() else DEFINITIONS / f"{dag.removesuffix('-watch')}.json")]
     definitions = []
     for file in files():
         with suppress(AirflowException):
-            definitions.append(up_to_date(file))
+            definitions.append(load(file))
     return definitions
 
 
 def problems() -> list[str]:
-    """A line for each definition that cannot be used, or one that says that there is none."""
+    """A line for each such definition that cannot be used, or one that says that there is no definition at all."""
     found = []
     for file in files():
         try:
-            up_to_date(file)
+            load(file)
         except AirflowException as error:
             found.append(str(error))
-    if not files():
+    if not any(DEFINITIONS.glob(NAMES)):
         command = "python -m pipelines.run --runner airflow --config NAME"
         found.append(f"{DEFINITIONS} holds no compiled pipeline. In the project's folder, run: {command}")
     return found
 
 
 def files() -> list[Path]:
-    return sorted(DEFINITIONS.glob("[!.]*.json"))
+    """The definitions without a DAG file of their own. Airflow sees only those DAG files that lie in its folder."""
+    here = DEFINITIONS.resolve().is_relative_to(Path(__file__).resolve().parents[1])
+    return [file for file in sorted(DEFINITIONS.glob(NAMES)) if not (here and file.with_suffix(".py").exists())]
 
 
-def up_to_date(file: Path) -> dict[str, Any]:
-    """A definition, and the file that holds it.
+def load(file: Path) -> dict[str, Any]:
+    """A definition, and the file that holds it; for a task as it is, also where the project has changed since.
 
     Raises:
       AirflowException: it cannot be read, or this machine sees that the project has changed since it was compiled.
     """
     definition = read(file)
     project = Path(definition["project"])
-    changed = [source for source, digest in definition["sources"].items() if digest_of(project / source) != digest]
-    if project.is_dir() and changed:
+    if get_parsing_context().dag_id or not project.is_dir():
+        return definition
+    if changed := [name for name, digest in definition["sources"].items() if digest_of(project / name) != digest]:
         why = f"is older than {', '.join(changed)}"
         raise AirflowException(f"{file} {why}. In {project}, run: {definition['command']}")
     return definition
@@ -78,7 +82,9 @@ def read(file: Path) -> dict[str, Any]:
         definition = json.loads(file.read_text(encoding="utf-8"))
     told = definition if isinstance(definition, dict) else {}
     command = told.get("command", f"python -m pipelines.run --runner airflow --config {file.stem}")
-    if told.get("format") != FORMAT or not told.keys() >= KEYS:
+    if not file.exists():
+        why = f"is not there; if you no longer want this pipeline, remove {file.with_suffix('.py').name}, too"
+    elif told.get("format") != FORMAT or not told.keys() >= KEYS:
         why = "is not whole, or was made by another version of the project"
     elif told["pipeline"] != file.stem:
         why = f"is a definition of the pipeline {told['pipeline']}, so its name must be {told['pipeline']}.json"

@@ -29,6 +29,7 @@ from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(sys.argv[1])
 heavy = sorted({name.partition(".")[0] for name in sys.modules} & {"retake", "pipelines", "tfx", "tensorflow"})
 said = {"errors": list(bag.import_errors.values()), "heavy": heavy, "dags": {}}
+said["files"] = {name: dag.fileloc for name, dag in bag.dags.items()}
 said["broken_files"] = sorted(name.rpartition("/")[2] for name in bag.import_errors)
 for name, dag in bag.dags.items():
     said["dags"][name] = {
@@ -90,7 +91,7 @@ def python(home: Path) -> Iterator[AirflowPython]:
 
 
 def parsed(python: AirflowPython, definitions: Path, script: str = PARSE, file: str = "", **variables: str) -> Any:
-    """What Airflow's parser makes of the folder of DAG files, or of one of them."""
+    """What Airflow's parser makes of the folder of DAG files, or of one of them, with definitions elsewhere."""
     where = PROJECT / "dags" / file
     return python.ask(f"{script}\nanswer = said", where, RETAKE_DEFINITIONS=str(definitions), **variables)
 
@@ -223,6 +224,53 @@ def test_a_broken_definition_has_an_import_error_and_stops_no_other_pipeline(
     [error] = said["errors"]
     assert error.count(str(tmp_path / "birds.json")) == 1 and "trees.json" not in error
     assert "python -m pipelines.run --runner airflow --config" in error
+
+
+@pytest.fixture
+def folder(place: Place, tmp_path: Path) -> Path:
+    """A DAG folder with two pipelines, birds and trees, below the folder of a DAG bundle."""
+    shutil.copytree(PROJECT / "dags", tmp_path / "dags", ignore=shutil.ignore_patterns("definitions", "__pycache__"))
+    for name in ("birds", "trees"):
+        compile_for_airflow(place, tmp_path / "dags" / "definitions", f"pipeline.name={name}")
+    return tmp_path
+
+
+class TestOwnDagFiles:
+    def test_each_pipeline_has_a_dag_file(self, python: AirflowPython, folder: Path) -> None:
+        said = python.ask(f"{PARSE}\nanswer = said", folder, RETAKE_DEFINITIONS="")
+        assert said["errors"] == []
+        assert {name: Path(file).name for name, file in said["files"].items()} == {
+            name: f"{name.removesuffix('-watch')}.py" for name in ("birds", "birds-watch", "trees", "trees-watch")
+        }
+
+    @pytest.mark.parametrize("broken", ["not whole", "outdated", "incomplete", "gone"])
+    def test_a_broken_definition_has_its_own_import_error_and_stops_no_other_pipeline(
+        self, python: AirflowPython, folder: Path, broken: str
+    ) -> None:
+        file = folder / "dags" / "definitions" / "birds.json"
+        definition = json.loads(file.read_text())
+        if broken == "outdated":
+            definition["sources"]["components/trainer.py"] = "0" * 64
+        elif broken == "incomplete":
+            definition["nodes"] = [{}]
+        file.write_text("{" if broken == "not whole" else json.dumps(definition))
+        if broken == "gone":
+            file.unlink()
+        said = python.ask(f"{PARSE}\nanswer = said", folder, RETAKE_DEFINITIONS="")
+        assert set(said["dags"]) == {"trees", "trees-watch"}
+        assert said["broken_files"] == ["birds.py"]
+        [error] = said["errors"]
+        if broken != "incomplete":
+            assert str(file) in error and "python -m pipelines.run --runner airflow --config" in error
+
+    def test_a_task_takes_its_definition_as_it_is(self, python: AirflowPython, folder: Path) -> None:
+        file = folder / "dags" / "definitions" / "birds.json"
+        definition = json.loads(file.read_text())
+        definition["sources"]["components/trainer.py"] = "0" * 64
+        file.write_text(json.dumps(definition))
+        context = {"_AIRFLOW_PARSING_CONTEXT_DAG_ID": "birds", "_AIRFLOW_PARSING_CONTEXT_TASK_ID": "Trainer"}
+        said = python.ask(f"{PARSE}\nanswer = said", file.with_suffix(".py"), RETAKE_DEFINITIONS="", **context)
+        assert said["errors"] == [] and set(said["dags"]) == {"birds", "birds-watch"}
 
 
 def test_each_broken_definition_has_a_line_with_its_command(
