@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,10 @@ import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.request import urlopen
+
+from kubeflow import stand_ins
+from pipelines.local_airflow.server import QUICK, AirflowServer
 
 PROJECT = Path(__file__).parents[1]
 ALLOWED = 9
@@ -111,44 +116,44 @@ def node_by_node(work: Path) -> Times:
 
 
 def under_airflow(work: Path) -> Times:
-    sys.path.insert(0, str(PROJECT / "tests"))
-    from airflow_server import AirflowServer
-
     definitions, home = work / "definitions", work / "airflow"
     run("pipelines.run", "--runner", "airflow", *settings(work, "airflow-root"), "--definitions", str(definitions))
-    with AirflowServer(home, PROJECT / "dags", environment={"RETAKE_DEFINITIONS": str(definitions)}) as server:
+    environment = {"RETAKE_DEFINITIONS": str(definitions)}
+    with AirflowServer(home, PROJECT / "dags", environment=environment, settings=QUICK) as server:
         server.wait_for_dag("sample")
         run_id = server.trigger("sample")
         ended = server.wait_for_run("sample", run_id, timeout=600)
         if ended["state"] != "success":
             sys.exit(server.told("sample", run_id))
-        tasks = server.tasks("sample", run_id)
+        found = server.tasks("sample", run_id)
         summary = server.xcom("sample", run_id, "Pusher")
     # The API server takes the trigger; the scheduler starts the run.
     triggered, over = moment(ended["queued_at"]), moment(ended["end_date"])
-    tasks = {node: (moment(task["start_date"]), moment(task["end_date"])) for node, task in tasks.items()}
+    tasks = {node: (moment(task["start_date"]), moment(task["end_date"])) for node, task in found.items()}
     return times(work, triggered, over, tasks, works(summary))
 
 
 def on_vertex(work: Path) -> Times:
-    sys.path.insert(0, str(PROJECT / "tests"))
-    from vertex_emulator import PROJECT as PROJECT_ID
-    from vertex_emulator import REGION, aiplatform, vertex_emulator
-
-    with vertex_emulator(work / "vertex") as emulator:
-        project = ["--project", PROJECT_ID, "--region", REGION, "--image", "retake"]
+    [port] = stand_ins.free_ports(1)
+    url = f"http://{stand_ins.HOST}:{port}"
+    command = stand_ins.vertex_command(work / "vertex", port, "--parallel=4")
+    with stand_ins.serving(url, command, {**os.environ}, work / "logs" / "vertex.log"):
         places = settings(work, "vertex-root")
-        run("pipelines.run", "--runner", "vertex", *project, "--endpoint", emulator.url, "--wait", *places)
-        [job] = aiplatform.PipelineJob.list()
-        told, over = job.task_details, moment(job.to_dict()["endTime"])
-        begun = job.create_time.timestamp()
+        run("pipelines.run", "--runner", "vertex", "--image", "retake", "--endpoint", url, "--wait", *places)
+        [listed] = answer(f"{url}/v1/projects/-/locations/-/pipelineJobs")["pipelineJobs"]
+        job = answer(f"{url}/v1/{listed['name']}")
     tasks: dict[str, tuple[float, float]] = {}
-    for task in told:
-        node = task.task_name.partition("-")[0]  # A resolver is two tasks.
-        start, end = task.start_time.timestamp(), task.end_time.timestamp()
+    for task in job["jobDetail"]["taskDetails"]:
+        node = task["taskName"].partition("-")[0]  # A resolver is two tasks.
+        start, end = moment(task["startTime"]), moment(task["endTime"])
         first, last = tasks.get(node, (start, end))
         tasks[node] = min(first, start), max(last, end)
-    return times(work, begun, over, tasks, {})
+    return times(work, moment(job["createTime"]), moment(job["endTime"]), tasks, {})
+
+
+def answer(url: str) -> Any:
+    with urlopen(url) as told:  # noqa: S310
+        return json.load(told)
 
 
 def times(work: Path, begun: float, over: float, tasks: dict[str, tuple[float, float]], own: dict[str, float]) -> Times:

@@ -16,7 +16,7 @@ HIDDEN = (".", "_", "beam-temp-")
 """How names of files and folders begin that hold nothing to read; Beam writes its files in such a folder first."""
 
 RECORDS = re.compile(r"\.(tfrecords?|tfrec)(\.gz)?(-\d{5,}-of-\d{5,})?(\.gz)?$", re.IGNORECASE)
-"""How names of record files end. dags/image_classifier.py and kubeflow/cloud_function/main.py say the same."""
+"""How names of record files end. The sensor in dags/retake_dags and the function in kubeflow say the same."""
 
 SHARD = re.compile(r"-(\d{5,})-of-(\d{5,})")
 """In the name of a file that is one of several: which, and how many there are."""

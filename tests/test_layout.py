@@ -24,12 +24,12 @@ def test_every_package_is_under_the_import_contracts() -> None:
     assert packages - {"tests"} == set(options["root_packages"])
 
 
-@pytest.mark.parametrize("file", sorted((PROJECT / "dags").glob("*.py")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", sorted((PROJECT / "dags").rglob("*.py")), ids=lambda file: file.name)
 def test_dag_files_import_airflow_and_the_standard_library_only(file: Path) -> None:
     nodes = list(ast.walk(ast.parse(file.read_text())))
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module or "." for node in nodes if isinstance(node, ast.ImportFrom)]
-    assert {name.partition(".")[0] for name in names} <= {"airflow", *sys.stdlib_module_names}
+    assert {name.partition(".")[0] for name in names} <= {"airflow", "retake_dags", *sys.stdlib_module_names}
 
 
 def test_the_command_explains_itself_without_loading_tensorflow_or_tfx() -> None:
