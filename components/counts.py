@@ -1,4 +1,4 @@
-"""How many examples of each class the splits hold, how many cannot train, and whether that is enough."""
+"""Counts the examples of each class in each split and the dropped examples, and checks that they suffice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retake.errors import RetakeError
 from retake.sections import TEST
 
 MANY = 6
-"""Names in a long message before the others are counted."""
+"""A long message lists as many names, and the number of the rest."""
 
 _log = logging.getLogger("retake")
 
@@ -36,10 +36,10 @@ def read(path: str, settings: dict[str, Any], splits: Iterable[str]) -> dict[str
 
 
 def check(counts: dict[str, Any], settings: dict[str, Any], location: str) -> None:
-    """Refuses counts that nothing can be trained or judged on.
+    """Checks that a model can be trained and judged on these examples.
 
     Raises:
-      RetakeError: no example, too many that cannot train, or a class without pictures in a split.
+      RetakeError: there is no example, too many are dropped, or a class has no pictures in a split.
     """
     dropped = sum(counts["dropped"].values())
     total = dropped + sum(sum(classes.values()) for classes in counts["examples"].values())
@@ -74,7 +74,7 @@ def check(counts: dict[str, Any], settings: dict[str, Any], location: str) -> No
 
 
 def _too_few(split: str, lacking: dict[str, int], classes: int, location: str) -> str:
-    """What to do about classes without a picture in a split; `lacking` says how many pictures each has in all."""
+    """The message about classes without a picture in a split; `lacking` maps a class to its pictures in all splits."""
     named = some([f"{name!r} (has {number})" for name, number in lacking.items()], MANY)
     advice = [f"give {split} more of data.split"]
     if single := sum(number == 1 for number in lacking.values()):

@@ -1,9 +1,11 @@
-"""ExampleGen: every TFRecord below the data location becomes checked, uniform examples in a train, an eval and, if it
-is asked for, a test split.
+"""ExampleGen: reads every record file below the data location, checks its examples, and writes them in one format.
+
+The splits are train, eval and, if it is configured, test.
 
 In: feature `image` = encoded bytes, `label` = one-hot int64, integer index or class name.
-Out: `image` = the same bytes, or a PNG where the graph does not decode them, `label` = int64[1] index into
-`data.classes` or the names found, which `classes.json` lists, `source` = record file below the location.
+Out: `image` = the same bytes, or a PNG if the serving graph cannot decode them, `label` = int64[1] index into the class
+names (`data.classes`, or the names in the records; `classes.json` lists them), `source` = record file below the
+location.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ CLASSES_FILE = "classes.json"
 """In the Examples artifact: the class names as a JSON list, by the label's index."""
 
 MOST_CLASSES, LONGEST_NAME = 10_000, 200
-"""Bounds of class names that are found in records."""
+"""Most class names in records, and most characters of a name."""
 
 TOO_MANY = f"more than {MOST_CLASSES:,} different names"
 GIVE_CLASSES = "give the names as data.classes"
@@ -50,13 +52,13 @@ GIVE_CLASSES = "give the names as data.classes"
 UNDECODABLE = "undecodable picture"
 
 JUDGED_SIZE = 1
-"""Side to which a picture is scaled when only its decoding matters."""
+"""Side to which a picture is scaled if only its decoding matters."""
 
 _log = logging.getLogger("retake")
 
 
 class RecordsDriver(driver.Driver):
-    """Tells whether the records have changed."""
+    """Puts a fingerprint of the records into the cache key."""
 
     def resolve_exec_properties(
         self, exec_properties: dict[str, Any], pipeline_info: Any, component_info: Any
@@ -73,7 +75,7 @@ class RecordsDriver(driver.Driver):
 
 
 class RecordsProcessor(input_processor.FileBasedInputProcessor):
-    """Finds out the same as RecordsDriver, which Vertex has no place for."""
+    """The same as RecordsDriver for Vertex, which does not run drivers."""
 
     def resolve_span_and_version(self) -> tuple[int, None]:
         self._fingerprint = fingerprint(self._input_base_uri)
@@ -81,7 +83,7 @@ class RecordsProcessor(input_processor.FileBasedInputProcessor):
 
 
 class Executor(base_example_gen_executor.BaseExampleGenExecutor):
-    """Reads, checks, labels and splits; the Beam part is a FlatMap, so memory does not grow with the files."""
+    """Reads, checks, labels and splits examples. Beam streams them, so memory does not grow with the files."""
 
     def Do(
         self,
@@ -121,8 +123,8 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         if len(classes) > MOST_CLASSES:
             raise RetakeError(f"the labels below {location} are {TOO_MANY}; are they classes? {GIVE_CLASSES}")
         if len(classes) < 2:
-            found = f"only {classes[0]!r}" if classes else "no class name"
-            raise RetakeError(f"the labels below {location} hold {found}; a classifier needs 2 classes; {GIVE_CLASSES}")
+            names = f"only {classes[0]!r}" if classes else "no class name"
+            raise RetakeError(f"the labels below {location} hold {names}; a classifier needs 2 classes; {GIVE_CLASSES}")
         return classes
 
     def GenerateExamplesByBeam(
@@ -132,7 +134,7 @@ class Executor(base_example_gen_executor.BaseExampleGenExecutor):
         settings = _settings(exec_properties)
         seed, least = int(settings["seed"]), int(settings["min_eval_per_class"])
         moved: Any = frozenset()
-        if least:  # Read twice: what is in memory between the two does not grow with the files.
+        if least:  # The records are read twice: keeping them in between would need memory for all of them.
             smallest = (
                 pipeline
                 | "Read first" >> self._read(exec_properties, "")
@@ -184,7 +186,7 @@ class RecordsExampleGen(FileBasedExampleGen):
     Args:
       location: folder or gs:// prefix, or a runtime parameter for it.
       data: classes, split, seed and limits.
-      code: fingerprint of the code that the node runs, for the cache.
+      code: fingerprint of the node's code, for the cache.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
@@ -210,10 +212,10 @@ class RecordsExampleGen(FileBasedExampleGen):
 
 
 def names_in(path: str) -> set[str]:
-    """The class names that a record file holds as labels; labels that are missing or malformed are left to `uniform`.
+    """The class names in a record file's labels. Missing and malformed labels are skipped here; `uniform` drops them.
 
     Raises:
-      RetakeError: a label is a number, or no name of a class.
+      RetakeError: a label is a number or too long, or there are too many different labels.
     """
     names = set()
     for number, example in enumerate(records.read(path), start=1):
@@ -241,7 +243,7 @@ def classes_of(examples: str) -> list[str]:
 
 
 def examples_of(path: str, location: str, settings: dict[str, Any]) -> Iterator[Any]:
-    """Yields the usable tf.train.Examples of a record file; the others' reasons as output `dropped`."""
+    """Yields a record file's usable tf.train.Examples, and the reasons of dropped examples as the output `dropped`."""
     source = path.removeprefix(location).lstrip("/")
     for example in records.read(path):
         try:
@@ -251,10 +253,10 @@ def examples_of(path: str, location: str, settings: dict[str, Any]) -> Iterator[
 
 
 def uniform(example: tf.train.Example, source: str, settings: dict[str, Any]) -> tf.train.Example:
-    """The example in this pipeline's own form.
+    """The example in this pipeline's format.
 
     Raises:
-      ValueError: it cannot train; the message is one of a few reasons.
+      ValueError: the example cannot be used; the message is one of a few fixed reasons, which are counted.
     """
     label = records.label_index(example, settings["classes"])
     values = example.features.feature["image"].bytes_list.value
@@ -263,7 +265,7 @@ def uniform(example: tf.train.Example, source: str, settings: dict[str, Any]) ->
     limits = int(settings["max_pixels"]), int(settings["max_bytes"])
     encoded = images.to_graph_format(values[0], *limits)
     try:
-        # The serving graph is the judge: what it refuses would stop the training.
+        # The serving graph decides: a picture that it refuses would stop the training.
         _judge(*limits)(tf.constant(encoded))
     except tf.errors.InvalidArgumentError:
         raise ValueError(UNDECODABLE) from None
@@ -305,5 +307,5 @@ def _settings(exec_properties: dict[str, Any]) -> dict[str, Any]:
     proto_utils.json_to_proto(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY], config)
     settings = struct_pb2.Struct()
     config.custom_config.Unpack(settings)
-    found = {"classes": exec_properties["_classes"]} if "_classes" in exec_properties else {}
-    return json_format.MessageToDict(settings) | found
+    classes = {"classes": exec_properties["_classes"]} if "_classes" in exec_properties else {}
+    return json_format.MessageToDict(settings) | classes

@@ -1,4 +1,4 @@
-"""A trained model as a SavedModel that takes what a client has."""
+"""Writes a trained model as a SavedModel whose inputs are encoded pictures."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from components.training_split import FORWARD_CHUNK
 
 
 def export(model: keras.Model, to_pixels: Any, classes: list[str], folder: str) -> None:
-    """Writes a SavedModel that takes what a client has: serialized tf.Examples, or encoded pictures.
+    """Writes a SavedModel that takes serialized tf.Examples or encoded pictures.
 
-    Only the variables are tracked, not the Keras objects (the transform graph, which has no analyzers, holds no
-    resource that would have to be), nothing is converted by AutoGraph and no gradients are kept: nobody trains a
-    served model, and saving takes a fraction of the time.
+    Nobody trains a served model. So the SavedModel tracks only the variables, not the Keras objects, keeps no gradients
+    and is not converted by AutoGraph, and saving takes a fraction of the time. The transform graph has no analyzers, so
+    it holds no resource that has to be tracked.
     """
     served = tf.Module()
     served.parameters = [weight.value for weight in model.weights]
     names = tf.constant(classes)
 
     def probabilities_of(encoded: tf.Tensor) -> tf.Tensor:
-        """In chunks, so that memory is bounded whatever batch a client or Beam (up to 1,000 rows) sends."""
+        """Predicts in chunks: memory stays bounded for any batch that a client or Beam (up to 1,000 rows) sends."""
         chunks = -(-tf.size(encoded) // FORWARD_CHUNK)
 
         def step(i: tf.Tensor, answers: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:

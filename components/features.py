@@ -1,7 +1,7 @@
-"""What a frozen backbone says of each picture, computed once for each network and kept from run to run.
+"""Features of pictures from a frozen backbone, computed once for each network and kept for later runs.
 
-When records arrive, only their pictures go through the network. A store is a folder: each run adds a file with the
-features that it computed, and changes none, so that runs at the same time do no harm to one another.
+When records arrive, only their pictures go through the network. A store is a folder. Each run adds a file with the
+features that it computed, and changes no other file, so concurrent runs do not disturb each other.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _log = logging.getLogger("retake")
 
 
 def of_pictures(digests: Sequence[bytes], store: str | None, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Features of pictures, each different picture's computed at most once.
+    """Features of pictures. Identical pictures and pictures in the store are not computed again.
 
     Args:
-      digests: what identifies each of the n pictures.
-      store: folder that keeps features for the next run, local or gs://; None keeps nothing.
+      digests: SHA-256 of each of the n pictures.
+      store: folder that keeps features for the next run, local or gs://; None stores nothing.
       compute: takes bool[n], the pictures to compute, and returns their features, float32[pictures, features].
 
     Returns:
@@ -51,22 +51,22 @@ def of_pictures(digests: Sequence[bytes], store: str | None, compute: Callable[[
 
 
 def store_for(folder: str, network: dict[str, object]) -> str:
-    """The folder for a network's features, named for all that they depend on."""
+    """The folder for a network's features. Its name is a hash of everything that the features depend on."""
     key = hashlib.sha256(json.dumps(network, sort_keys=True).encode()).hexdigest()
     return f"{folder}/{key[:32]}"
 
 
 def _read(store: str, wanted: set[bytes]) -> dict[bytes, np.ndarray]:
-    found: dict[bytes, np.ndarray] = {}
+    stored: dict[bytes, np.ndarray] = {}
     for path in sorted(tf.io.gfile.glob(f"{store}/*.npz")):
         try:
             with tf.io.gfile.GFile(path, "rb") as file:
                 content = np.load(io.BytesIO(file.read()), allow_pickle=False)
             rows = zip(map(bytes, content["digests"]), content["features"], strict=True)
-            found |= ((digest, features.copy()) for digest, features in rows if digest in wanted)
+            stored |= ((digest, features.copy()) for digest, features in rows if digest in wanted)
         except (tf.errors.OpError, zipfile.BadZipFile, EOFError, ValueError, KeyError, OSError) as error:
             _log.info("features in %s cannot be used (%s): computing them again", path, error)
-    return found
+    return stored
 
 
 def _add(store: str, new: list[bytes], computed: np.ndarray) -> None:
@@ -76,5 +76,5 @@ def _add(store: str, new: list[bytes], computed: np.ndarray) -> None:
     if "://" not in store:
         durable.write(Path(path), content.getvalue())
         return
-    with tf.io.gfile.GFile(path, "wb") as file:  # An object appears whole or not at all.
+    with tf.io.gfile.GFile(path, "wb") as file:  # An object of a bucket appears when it is complete.
         file.write(content.getvalue())

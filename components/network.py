@@ -1,4 +1,4 @@
-"""Training of a network by steps, with TensorBoard's curves, and a fitted head as its last layers."""
+"""Trains a network by gradient steps, writes TensorBoard's curves, and turns a fitted head into layers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from components.head import Head
 from components.training_split import FORWARD_CHUNK, Split
 
 BATCHES_BETWEEN_WORDS = 10
-"""Progress is shown after as many batches."""
+"""Batches between two progress messages."""
 
 CURVES = "3-network"
-"""The phase of a training that this is, as TensorBoard names it."""
+"""TensorBoard's name of this phase of a training."""
 
 _log = logging.getLogger("retake")
 
@@ -28,7 +28,7 @@ class Schedule(NamedTuple):
 
 
 def strategy() -> tf.distribute.Strategy:
-    """Every GPU that is there."""
+    """Uses all GPUs of the machine."""
     return (
         tf.distribute.MirroredStrategy()
         if len(tf.config.list_physical_devices("GPU")) > 1
@@ -56,7 +56,7 @@ def head_layers(head: Head, regularizer: keras.Regularizer | None = None) -> ker
 
 
 def unfreeze(network: keras.Model, layers: int | str) -> None:
-    """Lets the last layers train; batch-norm statistics stay, as their few updates would spoil the features."""
+    """Makes the last layers trainable. Batch-norm statistics stay fixed: a few updates would spoil the features."""
     inner = next(layer for layer in network.layers if isinstance(layer, keras.Model))
     network.trainable = True
     inner.trainable = True
@@ -67,10 +67,10 @@ def unfreeze(network: keras.Model, layers: int | str) -> None:
 
 
 def train(model: keras.Model, split: Split, weights: np.ndarray, schedule: Schedule, log_dir: str) -> int:
-    """Trains what is not frozen on the pictures that are not held out.
+    """Trains the layers that are not frozen, on the pictures that are not held out.
 
     Returns:
-      The epoch that was best on the held-out pictures, whose weights the model then has; 0 if it was best before.
+      The epoch with the lowest held-out log loss; the model has the weights of that epoch. 0 if no epoch lowered it.
     """
     _compile(model, schedule.learning_rate)
     fit, validation = (split.examples(weights, side) for side in (~split.held_out, split.held_out))
@@ -119,7 +119,7 @@ def in_words(logs: dict[str, float]) -> str:
 
 
 class Progress(keras.callbacks.Callback):
-    """Says how many pictures have gone through the network."""
+    """Logs how many pictures the network has processed."""
 
     def __init__(self, what: str, number: int):
         super().__init__()
@@ -131,7 +131,7 @@ class Progress(keras.callbacks.Callback):
 
 
 class _EpochProgress(keras.callbacks.Callback):
-    """Says how far an epoch has come, and what it has come to."""
+    """Logs the progress and the metrics of an epoch."""
 
     def __init__(self, phase: str, epochs: int, pictures: int, batch_size: int):
         super().__init__()
@@ -144,10 +144,10 @@ class _EpochProgress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if (batch + 1) % BATCHES_BETWEEN_WORDS == 0:
             done = min(self._pictures, (batch + 1) * self._batch_size)
-            self._say(f"{done} of {self._pictures} pictures")
+            self._log(f"{done} of {self._pictures} pictures")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._say(in_words(logs or {}))
+        self._log(in_words(logs or {}))
 
-    def _say(self, what: str) -> None:
-        _log.debug("%s: epoch %d of at most %d, %s", self._phase, self._epoch, self._epochs, what)
+    def _log(self, progress: str) -> None:
+        _log.debug("%s: epoch %d of at most %d, %s", self._phase, self._epoch, self._epochs, progress)

@@ -1,4 +1,4 @@
-"""Which files below a data location are record files, which of them are the newest, and whether they have changed."""
+"""Finds the record files below a data location, chooses the newest, and detects changes."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ import tensorflow as tf
 from retake.errors import RetakeError
 
 HIDDEN = (".", "_", "beam-temp-")
-"""How names of files and folders begin that hold nothing to read; Beam writes its files in such a folder first."""
+"""Prefixes of hidden files and folders, which are not read. Beam writes its files into such a folder first."""
 
 RECORDS = re.compile(r"\.(tfrecords?|tfrec)(\.gz)?(-\d{5,}-of-\d{5,})?(\.gz)?$", re.IGNORECASE)
-"""How names of record files end. The sensor in dags/retake_dags and the function in kubeflow say the same."""
+"""Ends of record files' names. The sensor in dags/retake_dags and the function in kubeflow use the same pattern."""
 
 SHARD = re.compile(r"-(\d{5,})-of-(\d{5,})")
-"""In the name of a file that is one of several: which, and how many there are."""
+"""In the name of a shard: its number, and the number of shards."""
 
 NAMED = 3
-"""Names in a message before the others are counted."""
+"""A message lists as many names, and the number of the rest."""
 
 _log = logging.getLogger("retake")
 
 
 def record_files(location: str) -> list[str]:
-    """Paths of all record files below a folder or gs:// prefix, sorted, but for hidden ones.
+    """Sorted paths of all record files below a folder or gs:// prefix, without hidden files.
 
     Raises:
-      RetakeError: no such folder, no record file in it, or a shard of one is missing.
+      RetakeError: the folder does not exist, it has no record file, or a shard is missing.
     """
     return _look(location)[0]
 
 
 def newest(files: list[str], window: int | None) -> list[str]:
-    """The `window` record files that were written last, of those of one time the last ones by name; None takes all.
+    """The newest `window` record files by time of writing, then by name; all files if `window` is None.
 
-    The shards of a record file count as one, with the time of the last of them.
+    The shards of a record file count as one file, with the time of the newest shard.
     """
     if window is None:
         return files
@@ -52,9 +52,9 @@ def newest(files: list[str], window: int | None) -> list[str]:
 
 
 def fingerprint(location: str) -> str:
-    """Changes with the records below a location: by path, size and time of writing.
+    """A hash of the paths, sizes and times of writing of the record files below a location.
 
-    Logs what else lies there: a node asks for the fingerprint once a run, whether it is cached or not.
+    Also logs the names of other files there. Each run calls this once, cached or not.
     """
     files, others = _look(location)
     if others:
@@ -67,7 +67,7 @@ def fingerprint(location: str) -> str:
 
 
 def _look(location: str) -> tuple[list[str], list[str]]:
-    """Record files below a location, and the names below it of all others that are not hidden either; both sorted."""
+    """The paths of record files below a location, and the names of all other files that are not hidden; both sorted."""
     if not tf.io.gfile.isdir(location):
         raise RetakeError(f"data location {location} is not a folder; give one with --data or data.location")
     shown = sorted(
@@ -90,24 +90,24 @@ def _look(location: str) -> tuple[list[str], list[str]]:
 
 
 def _missing_shard(files: list[str]) -> str | None:
-    """The first shard that the others tell of and that is not there."""
+    """The first missing shard, by the number of shards in the names of the others."""
     sets: dict[tuple[str, str, str], set[int]] = defaultdict(set)
     for path in files:
         if shard := SHARD.search(path, path.rindex("/")):
             sets[path[: shard.start(1)], shard[2], path[shard.end() :]].add(int(shard[1]))
-    for (before, count, after), there in sets.items():
-        first = next(number for number in itertools.count() if number not in there)
+    for (before, count, after), present in sets.items():
+        first = next(number for number in itertools.count() if number not in present)
         if first < int(count):
             return f"{before}{first:0{len(count)}}-of-{count}{after}"
     return None
 
 
 def listed(names: list[str]) -> str:
-    """Names from strangers for a message: the first ones, in printable characters, and the number of the others."""
+    """Untrusted names for a message: the first ones, in printable characters, and the number of the rest."""
     return some([repr(name)[1:-1] for name in names])
 
 
 def some(names: list[str], most: int = NAMED) -> str:
-    """The first names, and the number of the others."""
+    """The first names, and the number of the rest."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

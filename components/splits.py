@@ -1,4 +1,4 @@
-"""Which split a picture belongs to."""
+"""Assigns pictures to splits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 
 class Smallest(beam.CombineFn):
-    """The `number` smallest of the different values."""
+    """The `number` smallest distinct values."""
 
     def __init__(self, number: int):
         self._number = number
@@ -32,25 +32,25 @@ class Smallest(beam.CombineFn):
 
 
 def moved_to_eval(smallest: list[tuple[tuple[int, int], list[bytes]]], least: int) -> frozenset[bytes]:
-    """Hashes of the train pictures that have to be eval pictures for each class to have `least` of them.
+    """Hashes of the train pictures that move to the eval split, so that each class has `least` eval pictures.
 
     Args:
-      smallest: ((class, position of the split), the least + 1 smallest hashes of its pictures, or all it has).
-      least: eval pictures that a class has to have, as far as one picture of it is left to train on.
+      smallest: ((class, position of the split), the least + 1 smallest hashes of its pictures, or all of them).
+      least: least number of eval pictures of a class; one picture of each class stays in the train split.
     """
-    train, held_out = ({label: found for (label, split), found in smallest if split == at} for at in (0, 1))
-    classes_of = defaultdict(list)  # More than one where a picture has several labels.
+    train, held_out = ({label: hashes for (label, split), hashes in smallest if split == at} for at in (0, 1))
+    classes_of = defaultdict(list)  # A picture may have several labels.
     for label, hashes in train.items():
-        for each in hashes:
-            classes_of[each].append(label)
+        for picture in hashes:
+            classes_of[picture].append(label)
     left = {label: len(hashes) for label, hashes in train.items()}
     lacking = {label: least - len(held_out.get(label, [])) for label in train}
     moved = set()
     for label in sorted(train):
-        for each in train[label]:
-            if lacking[label] > 0 and each not in moved and all(left[other] > 1 for other in classes_of[each]):
-                moved.add(each)
-                for other in classes_of[each]:
+        for picture in train[label]:
+            if lacking[label] > 0 and picture not in moved and all(left[other] > 1 for other in classes_of[picture]):
+                moved.add(picture)
+                for other in classes_of[picture]:
                     left[other] -= 1
                     lacking[other] -= 1
     return frozenset(moved)
@@ -59,9 +59,9 @@ def moved_to_eval(smallest: list[tuple[tuple[int, int], list[bytes]]], least: in
 def split_of(
     example: tf.train.Example, number: int, buckets: dict[str, int], seed: int, moved: frozenset[bytes] = frozenset()
 ) -> int:
-    """The position in `buckets` of the split that a picture belongs to: its bytes decide, and the seed.
+    """The position in `buckets` of a picture's split, which depends on the picture's bytes and the seed.
 
-    With seed 0 it is the split that TFX's own hash gives. Pictures in `moved` go from train to eval.
+    With seed 0, it is the split of TFX's own hash. Pictures in `moved` go from train to eval.
     """
     picture = hash_of(example, seed)
     bucket = int.from_bytes(picture, "big") % sum(buckets.values())
@@ -75,6 +75,6 @@ def label_of(example: tf.train.Example) -> int:
 
 
 def hash_of(example: tf.train.Example, seed: int) -> bytes:
-    """SHA-256 of the picture's bytes and the seed; that of TFX's own split for seed 0."""
+    """SHA-256 of the picture's bytes and the seed; for seed 0, the hash of TFX's own split."""
     picture = example.features.feature["image"].SerializeToString(deterministic=True)
     return hashlib.sha256((f"{seed} ".encode() if seed else b"") + picture).digest()

@@ -1,4 +1,4 @@
-"""What a model leaves for a later training: its card, and the head that a warm start goes on from."""
+"""A model's files for a later training: its card, and the head that a warm start continues from."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from components.head import Head
 
 MODEL_CARD = "assets.extra/retake.json"
 """In the SavedModel's folder: {"classes": […], "backbone": …, "weights": …, "image_size": …, "pictures": n, "sources":
-{record file: pictures of it that the model was trained on}}."""
+{record file: its pictures in the model's training}}."""
 
 HEAD_FILE = "assets.extra/head.npz"
-"""Beside it where a later training can go on from the head: the arrays of components.head.Head, `l2`, and `network`,
-which names the frozen network that the features came from."""
+"""Beside the card, if a later training can continue from the head: the arrays of components.head.Head, `l2`, and
+`network`, a name of the frozen network that computed the features."""
 
 _log = logging.getLogger("retake")
 
@@ -30,32 +30,32 @@ class Fitted(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What a training goes on from."""
+    """The head that a training continues from, and the record files that it was trained on."""
 
     fitted: Fitted
     sources: dict[str, int]
 
 
 def find(model: str | None, classes: list[str], network: str) -> Start | None:
-    """What the model in service leaves to go on from; None, with a word about it, where that cannot be.
+    """The head of the model in service; if a warm start is impossible, None, and the log gives the reason.
 
     Args:
-      model: its folder, or None.
-      classes: of this training.
-      network: names the frozen network of this training; empty where its weights are random.
+      model: folder of the model in service, or None.
+      classes: the classes of this training.
+      network: name of this training's frozen network; empty if its weights are random.
     """
     if not model:
         obstacle = "there is no blessed model"
     elif not network:
-        obstacle = "a network of random weights gives no features to go on with"
+        obstacle = "a network with random weights has no features that a later training can use"
     else:
         try:
             card = json.loads(read(f"{model}/{MODEL_CARD}"))
-            kept = np.load(io.BytesIO(read(f"{model}/{HEAD_FILE}")), allow_pickle=False)
-            fitted = Fitted(Head(*(kept[name] for name in Head._fields)), float(kept["l2"]))
+            stored = np.load(io.BytesIO(read(f"{model}/{HEAD_FILE}")), allow_pickle=False)
+            fitted = Fitted(Head(*(stored[name] for name in Head._fields)), float(stored["l2"]))
             if card["classes"] != classes:
                 obstacle = f"the model in service knows other classes ({', '.join(card['classes'])})"
-            elif str(kept["network"]) != network:
+            elif str(stored["network"]) != network:
                 obstacle = "the model in service has another network"
             else:
                 return Start(fitted, card["sources"])
@@ -81,7 +81,7 @@ def keep(fitted: Fitted, network: str, path: str) -> None:
 
 
 def known(model: str | None) -> dict[str, int]:
-    """The record files that a model was trained on; none where there is no model, or it does not say."""
+    """The record files that a model was trained on; empty without a model, or if its card does not list them."""
     try:
         return dict(json.loads(read(f"{model}/{MODEL_CARD}"))["sources"]) if model else {}
     except (tf.errors.OpError, ValueError, KeyError):

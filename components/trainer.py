@@ -1,9 +1,8 @@
-"""Trainer: a softmax head on a backbone's features, and optionally more of the backbone, exported to be served.
+"""Trainer: fits a softmax head on a backbone's features, optionally fine-tunes the backbone, and exports the model.
 
-Schedule: the backbone is frozen, so each picture goes through it once, and the head is fitted to the features by convex
-optimization (components.head). A part of the train split is held out and chooses the head's penalty; then the head is
-fitted to the whole split. Fine-tuning follows where the configuration asks for it, and is kept where it helps on the
-held-out pictures.
+The backbone is frozen, so each picture goes through it once. Convex optimization (components.head) fits the head to the
+features. Held-out pictures of the train split choose the head's penalty; then the head is fitted to the whole split. If
+the configuration has fine-tuning, it comes next, and its result is kept if it is better on the held-out pictures.
 """
 
 from __future__ import annotations
@@ -35,17 +34,17 @@ from components.training_split import Split, transform_of
 from retake.sections import ModelSection, TrainerSection
 
 BACKBONE_PROPERTY, WEIGHTS_PROPERTY = "backbone", "weights"
-"""Custom properties of the model: what its card says of them, for the run's summary."""
+"""Custom properties of the model, copied from its card for the run's summary."""
 
 HEAD_SEARCH, HEAD = "1-head-finds-its-penalty", "2-head-on-all-pictures"
-"""The phases of a training of a head, as TensorBoard names them; components.network has the third one."""
+"""TensorBoard's names of the phases of a head's training. components.network has the third phase."""
 
 _log = logging.getLogger("retake")
 
 
 class Executor(executor.GenericExecutor):
-    """TFX's Trainer, but TensorBoard's logs lie in a folder named for the run, not for an execution's number, and the
-    model says which weights its network began with."""
+    """TFX's Trainer with two changes: the run's id names the folder of TensorBoard's logs, and the model's properties
+    name the backbone and its initial weights."""
 
     def Do(
         self,
@@ -66,7 +65,7 @@ class Executor(executor.GenericExecutor):
         exec_properties: dict[str, Any],
     ) -> FnArgs:
         arguments = super()._GetFnArgs(input_dict, output_dict, exec_properties)
-        # Vertex gives no run id, but its outputs lie in ROOT/PROJECT/JOB/TASK/model_run.
+        # On Vertex there is no run id, but outputs lie in ROOT/PROJECT/JOB/TASK/model_run.
         run_id = self._context.pipeline_run_id or arguments.model_run_dir.split("/")[-3]
         arguments.model_run_dir = f"{arguments.custom_config['tensorboard']}/{run_id}"
         if arguments.custom_config["classes"] is None:
@@ -81,8 +80,8 @@ class ClassifierTrainer(Trainer):
 
 
 def run_fn(fn_args: FnArgs) -> None:
-    """TFX's entry; `custom_config` holds `model`, `trainer` and `classes` of the configuration."""
-    if tf.io.gfile.exists(fn_args.model_run_dir):  # An earlier attempt of this run would double every curve.
+    """TFX's entry point. `custom_config` holds `model`, `trainer` and `classes` of the configuration."""
+    if tf.io.gfile.exists(fn_args.model_run_dir):  # Otherwise an earlier attempt of this run would double every curve.
         tf.io.gfile.rmtree(fn_args.model_run_dir)
     model_config = ModelSection.model_validate(fn_args.custom_config["model"])
     config = TrainerSection.model_validate(fn_args.custom_config["trainer"])
@@ -143,7 +142,7 @@ def _feature_store(custom_config: dict[str, Any]) -> str:
 
 
 def _features(network: keras.Model, train: Split, store: str | None, side: np.ndarray | None = None) -> np.ndarray:
-    """What the frozen network says of the pictures, or of those where bool[n] `side` is true: float32[m, features]."""
+    """float32[m, features]: the frozen network's features of all pictures, or of those where bool[n] `side` is true."""
     network.trainable = False
     numbers = np.arange(len(train.digests)) if side is None else np.flatnonzero(side)
 
@@ -159,7 +158,7 @@ def _features(network: keras.Model, train: Split, store: str | None, side: np.nd
 def _from_scratch(
     network: keras.Model, train: Split, weights: np.ndarray, classes: int, config: TrainerSection, log_dir: str
 ) -> keras.Model:
-    """A network and its head, trained together. The penalty is none unless `trainer.l2` gives one."""
+    """Trains a network and its head together. There is no penalty unless `trainer.l2` is a number."""
     penalty = 0.0 if config.l2 == "auto" else config.l2
     softmax = keras.layers.Dense(
         classes,
@@ -179,10 +178,10 @@ def _from_scratch(
 def _go_on(
     start: starts.Start, network: keras.Model, train: Split, store: str | None, config: TrainerSection, log_dir: str
 ) -> Fitted:
-    """The head of the model in service, moved by the pictures of the record files that are new to it.
+    """Trains the head of the model in service further, with the pictures of new record files.
 
-    Each picture weighs 1: the old head stands for what is known of the classes' shares. With `trainer.replay`, some of
-    the old pictures take part, chosen at random anew for each set of examples.
+    Each picture has the weight 1, because the old head already reflects the classes' shares. With `trainer.replay`,
+    some old pictures take part, too, chosen at random for each set of examples.
     """
     new = train.new(start.sources)
     l2 = start.fitted.l2 if config.l2 == "auto" else config.l2
@@ -196,7 +195,7 @@ def _go_on(
     weights = np.ones(chosen.sum(), "float32")
     rows = head.Rows(_features(network, train, store, chosen), train.labels[chosen], weights)
     fitted = Fitted(head.fit(rows, len(start.fitted.head.bias), l2, start.fitted.head), l2)
-    before, after = (head.quality(each, rows) for each in (start.fitted.head, fitted.head))
+    before, after = (head.quality(fit, rows) for fit in (start.fitted.head, fitted.head))
     with tf.summary.create_file_writer(log_dir).as_default():
         networks.write_scalars(0, l2=l2, **before._asdict())
         networks.write_scalars(1, l2=l2, **after._asdict())
@@ -212,13 +211,16 @@ def _go_on(
 def _with_head(
     network: keras.Model, train: Split, rows: head.Rows, classes: int, config: TrainerSection, log_dir: str
 ) -> tuple[keras.Model, Fitted | None]:
-    """A network with a fitted head, fine-tuned where the configuration asks for it; the head if the network is frozen.
+    """Fits a head on a network, and fine-tunes the network if the configuration says so.
 
     Fine-tuning starts from a head that was fitted without the held-out pictures, and no later step sees them, so the
-    numbers that choose its epoch are honest. Where an epoch is better on them than the frozen network was, the model
-    is that epoch's, which was trained on the other pictures only: to train it again on all pictures would take as long
-    once more and make a model that nobody has measured. Where none is better, the network stays as it was, with the
-    head that was fitted to all pictures.
+    metrics that choose its epoch are unbiased. If an epoch is better on them than the frozen network, the model of that
+    epoch is the result. It was trained without the held-out pictures: training again with all pictures would double the
+    time, and nobody would have measured that model. If no epoch is better, the network stays frozen, with the head that
+    was fitted to all pictures.
+
+    Returns:
+      The model, and its head if the network stays frozen.
     """
     best = _search(rows, train, classes, config, f"{log_dir}/{HEAD_SEARCH}")
     whole = head.fit(rows, classes, best.penalty)
@@ -236,7 +238,7 @@ def _with_head(
 
 
 def _search(rows: head.Rows, train: Split, classes: int, config: TrainerSection, log_dir: str) -> head.Trial:
-    """The penalty with the least held-out log loss, or that of the configuration."""
+    """The trial with the least held-out log loss; of the configured penalty only, if there is one."""
     trials = []
     with tf.summary.create_file_writer(log_dir).as_default():
         penalties = head.PENALTIES if config.l2 == "auto" else (config.l2,)

@@ -1,4 +1,4 @@
-"""The pictures of a split as a training reads them: pixels as a stream, everything else as arrays."""
+"""Reads the examples of a split for a training: the pixels as a stream, everything else as arrays."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from retake.errors import RetakeError
 from retake.sections import TrainerSection
 
 VALIDATION_PERCENT = 15
-"""Of the pictures of the train split: they choose the head's penalty and the network's epoch."""
+"""The share of held-out pictures in the train split, which choose the head's penalty and the network's epoch."""
 
 FORWARD_CHUNK = 8
-"""Pictures that go through the network at once where it is not trained: peak memory grows with it."""
+"""Pictures that a network processes at once outside of training. Peak memory grows with it."""
 
 PIXEL_CACHE_BYTES = 256 * 2**20
 
@@ -52,7 +52,7 @@ class Split:
         self.sources = [source.decode() for _, sources, _ in columns for source in sources]
         self.digests: list[bytes] = [digest for _, _, digests in columns for digest in digests]
         self.held_out: np.ndarray = held_out(self.digests)
-        """bool[n]: chooses the head's penalty and the network's epoch."""
+        """bool[n]: the pictures that choose the head's penalty and the network's epoch."""
 
     def _examples(self) -> tf.data.Dataset:
         return tf.data.TFRecordDataset(self._files, compression_type="GZIP")
@@ -94,9 +94,9 @@ class Split:
         """float32[n] with mean 1: the record file's weight times the class's, then `trainer.new_share`.
 
         Args:
-          config: says the weights.
+          config: has the settings of the weights.
           classes: number of classes.
-          known: record files that the model in service was trained on; empty where there is none.
+          known: record files that the model in service was trained on; empty without such a model.
         """
         of_source = {source: _record_weight(source, config.record_weights) for source in set(self.sources)}
         weights = np.array([of_source[source] for source in self.sources])
@@ -113,13 +113,13 @@ class Split:
             of_new, of_old = weights[new].sum(), weights[~new].sum()
             if of_new and of_old:
                 weights[new] *= config.new_share / (1 - config.new_share) * of_old / of_new
-                told = "%d pictures of new record files are %.3g of the training loss"
-                _log.info(told, new.sum(), config.new_share)
+                message = "%d pictures of new record files are %.3g of the training loss"
+                _log.info(message, new.sum(), config.new_share)
         return (weights / weights.mean()).astype("float32")
 
 
 def held_out(digests: Sequence[bytes]) -> np.ndarray:
-    """Chooses some of n pictures, bool[n], by their digests: identical pictures are on the same side."""
+    """bool[n]: chooses held-out pictures by their digests, so that identical pictures are on the same side."""
     chosen = np.array([int.from_bytes(digest[:8], "big") % 100 < VALIDATION_PERCENT for digest in digests])
     if chosen.any() and not chosen.all():
         return chosen
@@ -127,7 +127,7 @@ def held_out(digests: Sequence[bytes]) -> np.ndarray:
 
 
 def _record_weight(source: str, patterns: dict[str, float]) -> float:
-    """The weight of the longest pattern that matches; not of the first, as TFX sorts the keys on the way here."""
+    """The weight of the longest matching pattern. The first one would not do: TFX sorts the keys."""
     matching = [pattern for pattern in patterns if fnmatch.fnmatchcase(source, pattern)]
     return patterns[max(matching, key=len)] if matching else 1.0
 
