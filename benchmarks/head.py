@@ -28,9 +28,9 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.plain_keras import pixels
 from components import backbones, head
-from components.features import of_pictures, store_for
 from components.trainer import held_out
 from retake import config, sample, sections
+from retake.features import of_pictures, store_for
 
 SEEDS = 5
 INVERSE_PENALTIES = np.logspace(-5, 0, 11)

@@ -32,8 +32,8 @@ from tfx.utils import path_utils
 
 from components import backbones, head
 from components.example_gen import classes_of
-from components.features import of_pictures, store_for
 from retake.errors import RetakeError
+from retake.features import of_pictures, store_for
 from retake.sections import ModelSection, TrainerSection
 
 MODEL_CARD = "assets.extra/retake.json"

@@ -14,7 +14,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Channel
 from tfx.types.standard_artifacts import Model, ModelBlessing
 
-from components import backbones, example_gen, extractors, features, head, outcomes
+from components import backbones, example_gen, extractors, head, outcomes
 from components import evaluator as evaluator_node
 from components import pusher as pusher_node
 from components import trainer as trainer_function
@@ -24,7 +24,7 @@ from components.example_gen import RecordsExampleGen
 from components.pusher import WholePusher
 from components.resolver import BaselineStrategy, StartStrategy
 from components.trainer import ClassifierTrainer
-from retake import durable, gate, images, records, seal
+from retake import durable, features, gate, images, records, seal
 from retake.config import Config
 from retake.weights import Weights
 

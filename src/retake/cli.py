@@ -148,15 +148,17 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _results(options: argparse.Namespace) -> None:
-    from retake import results
+    from retake import quiet, results
 
+    quiet.loggers()
     models = {name: Path(folder) for name, folder in _pairs(options.model, "--model", "NAME=DIR").items()}
     print(printable(results.compare(options.images, models, options.output, options.trust)))
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from retake import results
+    from retake import quiet, results
 
+    quiet.loggers()
     table, skipped = results.predict(options.model, options.pictures, options.trust)
     print(printable(table))
     if skipped:

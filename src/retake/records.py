@@ -7,7 +7,6 @@ fourth, `conflict` = 1.
 
 from __future__ import annotations
 
-import functools
 import gzip
 import hashlib
 import os
@@ -29,17 +28,14 @@ import google_crc32c
 from retake import durable, places, quiet
 from retake import images as pictures
 from retake.errors import RetakeError, UsageError
-from retake.files import open_regular
-from retake.sections import DataSection
+from retake.files import open_regular, visible
+from retake.sections import MAX_BYTES, MAX_PIXELS
 from retake.terminal import in_one_line, printable
 
 MISSING_LABEL = "missing label"
 LABEL_OUT_OF_RANGE = "label out of range"
 UNKNOWN_CLASS = "unknown class name"
 MALFORMED_LABEL = "label neither an index, nor one-hot, nor a class name"
-
-MAX_PIXELS: int = DataSection.model_fields["max_pixels"].default
-MAX_BYTES: int = DataSection.model_fields["max_bytes"].default
 
 MAX_RECORD_BYTES = 64 << 20
 """A longer record ends the reading, before it takes memory. A picture over `data.max_bytes` fits, and is dropped."""
@@ -204,7 +200,7 @@ def read(file: Path | str) -> Iterator[Any]:
         >>> for example in read(Path("data/sample/records/drawn.tfrecord")):  # doctest: +SKIP
         ...     print(example.features.feature["label"].bytes_list.value[0])
     """
-    tf = _tensorflow()
+    tf = quiet.tensorflow()
     count = 0
     try:
         with _opened(file) as stream:
@@ -236,7 +232,7 @@ def read(file: Path | str) -> Iterator[Any]:
 def _opened(file: Path | str) -> Iterator[Any]:
     """A stream of the file's records, unpacked."""
     remote = places.is_remote(str(file))
-    with _tensorflow().io.gfile.GFile(str(file), "rb") if remote else open_regular(file) as stream:
+    with quiet.tensorflow().io.gfile.GFile(str(file), "rb") if remote else open_regular(file) as stream:
         packed = stream.read(len(_GZIP)) == _GZIP
         stream.seek(0)
         yield gzip.GzipFile(fileobj=stream) if packed else stream
@@ -426,9 +422,7 @@ def class_folders(images: Path) -> list[str]:
 
 def _files(folder: Path) -> list[Path]:
     try:
-        next(folder.iterdir(), None)  # rglob is silent about a folder that it may not read
-        visible = (path for path in folder.rglob("*") if "/." not in f"/{path.relative_to(folder).as_posix()}")
-        return sorted(path for path in visible if path.is_file())
+        return visible(folder)
     except OSError as error:
         raise RetakeError(f"pictures' folder {folder} cannot be read: {error.strerror}") from None
 
@@ -454,18 +448,14 @@ def _within(folder: str, names: list[str]) -> list[str]:
 def _load(path: Path, max_pixels: int, max_bytes: int) -> tuple[bytes, bool]:
     """A picture that the graph decodes, and whether it had to be converted; ValueError says why not."""
     try:
-        if path.stat().st_size > max_bytes:
-            raise ValueError(pictures.TOO_MANY_BYTES)
-        encoded = path.read_bytes()
+        return pictures.of_file(path, max_pixels, max_bytes)
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from None
-    made = pictures.to_graph_format(encoded, max_pixels, max_bytes)
-    return made, made != encoded
 
 
 def _example(images: Path, file: _File, conflict: bool, max_pixels: int, max_bytes: int) -> bytes:
     """A serialized example: the picture is loaded again, for memory has no room for all of them at once."""
-    tf = _tensorflow()
+    tf = quiet.tensorflow()
     try:
         encoded, _ = _load(images / file.name, max_pixels, max_bytes)
     except ValueError as problem:
@@ -485,7 +475,7 @@ def _exists(out: Path) -> str:
 
 def _write(out: Path, records: Iterable[bytes], replace: bool) -> None:
     """Writes under a name that the pipeline does not read, and renames at the end."""
-    tf = _tensorflow()
+    tf = quiet.tensorflow()
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -584,11 +574,3 @@ def _size(count: int) -> str:
 
 def _text(name: bytes) -> str:
     return name.decode(errors="backslashreplace")
-
-
-@functools.cache
-def _tensorflow() -> Any:
-    """Imported late (it takes seconds) and quietly."""
-    with quiet.imports():
-        import tensorflow as tf
-    return tf

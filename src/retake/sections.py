@@ -9,6 +9,12 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+MAX_PIXELS = 40_000_000
+"""Default of `data.max_pixels`, and the limit where no configuration is read: width × height."""
+
+MAX_BYTES = 20_000_000
+"""The same of `data.max_bytes`: encoded bytes."""
+
 PIPELINE_NAME = r"^[a-z][a-z0-9-]*$"
 
 TEST = "test"
@@ -89,8 +95,8 @@ class DataSection(Section):
         "its train pictures (those of the lowest hash) as long as one is left. The records are then read twice, and "
         "a picture of such a class may change its split when others arrive.",
     )
-    max_pixels: int = Field(40_000_000, gt=0, description="Larger pictures are dropped before they are decoded.")
-    max_bytes: int = Field(20_000_000, gt=0, description="Larger encoded pictures are dropped.")
+    max_pixels: int = Field(MAX_PIXELS, gt=0, description="Larger pictures are dropped before they are decoded.")
+    max_bytes: int = Field(MAX_BYTES, gt=0, description="Larger encoded pictures are dropped.")
     max_dropped: Share = Field(0.1, description="The run stops when more than this share of examples is dropped.")
 
     @field_validator("classes")

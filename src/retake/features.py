@@ -1,7 +1,7 @@
-"""What a frozen backbone says of each picture, computed once for each network and kept from run to run.
+"""Features that a frozen backbone computes from pictures, kept from run to run.
 
-When records arrive, only their pictures go through the network. A store is a folder: each run adds a file with the
-features that it computed, and changes none, so that runs at the same time do no harm to one another.
+When records arrive, only their pictures go through the network. A store is a folder for one network. Each run adds a
+file with the features that it computed, and changes no file, so that two runs at the same time do no harm.
 """
 
 from __future__ import annotations
@@ -24,15 +24,26 @@ _log = logging.getLogger("retake")
 
 
 def of_pictures(digests: Sequence[bytes], store: str | None, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Features of pictures, each different picture's computed at most once.
+    """Features of pictures. Those of identical pictures are computed once; those in the store are not computed.
 
     Args:
-      digests: what identifies each of the n pictures.
-      store: folder that keeps features for the next run, local or gs://; None keeps nothing.
-      compute: takes bool[n], the pictures to compute, and returns their features, float32[pictures, features].
+      digests: a digest of each of the n pictures, all of the same number of bytes.
+      store: folder that keeps features for the next run, local or gs://; None keeps nothing. A file in it that is
+        damaged is passed over, with a message.
+      compute: takes bool[n], which is true for m pictures, and returns their features, float32[m, features].
 
     Returns:
       float32[n, features].
+
+    Raises:
+      OSError, tf.errors.OpError: the store cannot be written.
+
+    Example:
+        >>> pixels = np.array([[1.0, 3.0], [5.0, 7.0], [1.0, 3.0]], np.float32)
+        >>> of_pictures([b"a", b"b", b"a"], None, lambda missing: pixels[missing].mean(axis=1, keepdims=True))
+        array([[2.],
+               [6.],
+               [2.]], dtype=float32)
     """
     known = _read(store, set(digests)) if store else {}
     missing, seen = np.zeros(len(digests), bool), set(known)
@@ -51,7 +62,16 @@ def of_pictures(digests: Sequence[bytes], store: str | None, compute: Callable[[
 
 
 def store_for(folder: str, network: dict[str, object]) -> str:
-    """The folder for a network's features, named for all that they depend on."""
+    """The folder for a network's features.
+
+    Args:
+      folder: holds the stores of all networks.
+      network: all that the features depend on, as JSON.
+
+    Example:
+        >>> store_for("runs/sample/features", {"backbone": "ResNet50", "image_size": 224})
+        'runs/sample/features/508afac0cbdc36613fb42531f113c7e6'
+    """
     key = hashlib.sha256(json.dumps(network, sort_keys=True).encode()).hexdigest()
     return f"{folder}/{key[:32]}"
 
