@@ -24,7 +24,7 @@ from components.example_gen import RecordsExampleGen
 from components.pusher import WholePusher
 from components.resolver import BaselineStrategy, StartStrategy
 from components.trainer import ClassifierTrainer
-from retake import durable, features, gate, images, records, seal
+from retake import durable, features, gate, images, locks, records, seal
 from retake.config import Config
 from retake.weights import Weights
 
@@ -117,7 +117,7 @@ def build(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         push_destination=RuntimeParameter(MODELS_PARAMETER, str),
-        code=_code(pusher_node, durable, seal),
+        code=_code(pusher_node, durable, locks, seal),
     ).with_id("Pusher")
     pusher.add_upstream_node(validator)
     return Pipeline(

@@ -474,33 +474,19 @@ def _exists(out: Path) -> str:
 
 
 def _write(out: Path, records: Iterable[bytes], replace: bool) -> None:
-    """Writes under a name that the pipeline does not read, and renames at the end."""
     tf = quiet.tensorflow()
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tf.io.TFRecordWriter(str(partial), "GZIP" if out.name.endswith(".gz") else "") as writer:
+        with (
+            durable.unfinished(out, replace) as partial,
+            tf.io.TFRecordWriter(str(partial), "GZIP" if out.name.endswith(".gz") else "") as writer,
+        ):
             for record in records:
                 writer.write(record)
-        if not replace:
-            durable.sync(partial)  # Before it gets its name.
-            _take_name(partial, out)
-        durable.publish(partial, out)
+    except FileExistsError:
+        raise UsageError(_exists(out)) from None
     except (OSError, tf.errors.OpError) as error:
         why = error.strerror if isinstance(error, OSError) else error.message
         raise RetakeError(f"{out} cannot be written: {why}") from None
-    finally:
-        if partial.exists():
-            partial.unlink()
-
-
-def _take_name(partial: Path, out: Path) -> None:
-    """Gives the file its name, too, unless another file has got it meanwhile: a rename would replace that one."""
-    try:
-        os.link(partial, out)
-    except OSError:  # Some file systems know no links.
-        if os.path.lexists(out):
-            raise UsageError(_exists(out)) from None
 
 
 def _label(example: Any) -> str | list[int] | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -62,25 +61,14 @@ def draw(folder: Path) -> None:
     try:
         if folder.exists() and any(folder.iterdir()):
             raise RetakeError(f"{folder} holds something other than the drawn pictures; remove it or name another")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        with durable.unfinished(folder) as partial:
+            for name in CLASSES:
+                _draw_class(partial / "images" / name, name, PER_CLASS)
+            _draw_class(partial / "hot dog", "hot dog", HOT_DOGS)
+            records.pack(partial / "images", partial / "records" / "drawn.tfrecord", CLASSES, {})
     except OSError as error:
-        raise RetakeError(f"{folder} cannot be drawn into: {error.strerror}") from None
-    partial = scratch / folder.name
-    try:
-        for name in CLASSES:
-            _draw_class(partial / "images" / name, name, PER_CLASS)
-        _draw_class(partial / "hot dog", "hot dog", HOT_DOGS)
-        records.pack(partial / "images", partial / "records" / "drawn.tfrecord", CLASSES, {})
-        try:
-            durable.publish(partial, folder)
-        except OSError:  # another process was faster, and what it drew is the same
-            if not _complete(folder):
-                raise
-    except OSError as error:
-        raise RetakeError(f"{folder} cannot be drawn into: {error.strerror}") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if not _complete(folder):  # Another process may have been faster; what it drew is the same.
+            raise RetakeError(f"{folder} cannot be drawn into: {error.strerror}") from None
 
 
 def draw_hard_tacos(file: Path) -> None:
