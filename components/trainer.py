@@ -125,7 +125,7 @@ def run_fn(fn_args: FnArgs) -> None:
             model = keras.Sequential([backbone.network, _layers(fitted.head)], name="classifier")
         else:
             weights = train.weights(config, len(classes), _known(fn_args.base_model))
-            if model_config.backbone == "LeNet5":
+            if model_config.known.from_scratch:
                 model = _from_scratch(backbone.network, train, weights, len(classes), config, fn_args.model_run_dir)
             else:
                 rows = head.Rows(_features(backbone.network, train, store), train.labels, weights)

@@ -24,6 +24,7 @@ from components.example_gen import RecordsExampleGen
 from components.pusher import WholePusher
 from components.resolver import BaselineStrategy, StartStrategy
 from components.trainer import ClassifierTrainer
+from retake import backbones as known_backbones
 from retake import durable, features, gate, images, locks, records, seal
 from retake.config import Config
 from retake.weights import Weights
@@ -95,8 +96,8 @@ def build(
             "weights_fingerprint": weights.fingerprint,
             "trainer": config.trainer.model_dump(),
             "classes": config.data.classes,
-            "code": _code(trainer_function, backbones, features, head, transform_graph),
-            "network_code": _code(backbones, transform_graph),
+            "code": _code(trainer_function, backbones, known_backbones, features, head, transform_graph),
+            "network_code": _code(backbones, known_backbones, transform_graph),
             "features": f"{root}/features",
             "tensorboard": f"{root}/tensorboard",
         },

@@ -65,7 +65,7 @@ def connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:
     except RetakeError:
         raise
     except Exception as error:  # RuntimeError, or one of MLMD's own.
-        reason = first_line(error)[:200]
+        reason = first_line(error)
         hint = "" if url.startswith("sqlite:") else f"; is the server up, and its password in {PASSWORD_VARIABLE}?"
         raise RetakeError(f"metadata.url {url} cannot be opened as a metadata store ({reason}){hint}") from None
     return config

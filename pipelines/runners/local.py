@@ -55,11 +55,12 @@ class Local(Runner):
         """Runs the nodes; one that fails ends the run."""
         root = Path(task.config.pipeline.root)
         busy = f"Other nodes are running in {_short(root)}: waiting for them to end."
-        with locks.held(root / locks.ROOT, waiting=lambda: console.print(busy, markup=False, soft_wrap=True)):
-            show = progress.Progress(console)
-            with show.listening():
-                interrupted, summary = _run(task, show)
-            summaries.write(summary, _folder(task) / "summary.json")
+        show = progress.Progress(console)
+        with show.listening():
+            weights = weight_files.resolve(task.config.model)
+            with locks.held(root / locks.ROOT, waiting=lambda: console.print(busy, markup=False, soft_wrap=True)):
+                interrupted, summary = _run(task, weights, show)
+                summaries.write(summary, _folder(task) / "summary.json")
         command = printable(task.command)
         advice = ""
         if interrupted:
@@ -78,10 +79,9 @@ def _log(task: Task) -> str:
     return _short(_folder(task) / "log.txt")
 
 
-def _run(task: Task, show: progress.Progress) -> tuple[bool, summaries.Summary]:
+def _run(task: Task, weights: weight_files.Weights, show: progress.Progress) -> tuple[bool, summaries.Summary]:
     """Whether the run was interrupted, and its summary."""
     config, run_id = task.config, task.run_id
-    weights = weight_files.resolve(config.model)
     with show.node("starting"):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
         from tfx.dsl.compiler.compiler import Compiler

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from retake import backbones
+
 MAX_PIXELS = 40_000_000
 """Default of `data.max_pixels`, and the limit where no configuration is read: width × height."""
 
@@ -21,7 +23,6 @@ TEST = "test"
 SPLITS = ("train", "eval", TEST)
 """The splits of the pictures, in the order of their hash buckets; the last one may be missing."""
 
-Backbone = Literal["EfficientNetB0", "EfficientNetV2B0", "MobileNetV2", "ResNet50", "LeNet5"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -119,7 +120,7 @@ class DataSection(Section):
 class ModelSection(Section):
     """The network in front of the softmax head."""
 
-    backbone: Backbone = Field("EfficientNetB0", description="Network that turns a picture into features.")
+    backbone: backbones.Name = Field("EfficientNetB0", description="Network that turns a picture into features.")
     weights: Place = Field(
         "auto",
         description="`imagenet` (Keras downloads them), the path of a weights file, `none` (random), or `auto`: "
@@ -131,9 +132,15 @@ class ModelSection(Section):
     @field_validator("weights")
     @classmethod
     def _fitting(cls, weights: str, others: ValidationInfo) -> str:
-        if others.data.get("backbone") == "LeNet5" and weights not in ("auto", "none"):
-            raise ValueError("LeNet5 trains from scratch and takes no weights; set it to none")
+        name = others.data.get("backbone")
+        if name and backbones.BACKBONES[name].from_scratch and weights not in ("auto", "none"):
+            raise ValueError(f"{name} trains from scratch and takes no weights; set it to none")
         return weights
+
+    @property
+    def known(self) -> backbones.Backbone:
+        """What is known of the network."""
+        return backbones.BACKBONES[self.backbone]
 
 
 class TrainerSection(Section):
