@@ -133,18 +133,18 @@ def _sample(options: argparse.Namespace) -> None:
 
 
 def _pack(options: argparse.Namespace) -> None:
-    from retake import config, records
+    from retake import config, packing
 
     data = config.load(options.config).data
     mapping = _pairs(options.map, "--map", "FOLDER=CLASS")
     limits = data.max_pixels, data.max_bytes
-    print(printable(records.pack(options.images, options.out, data.classes, mapping, *limits, options.force)))
+    print(printable(packing.pack(options.images, options.out, data.classes, mapping, *limits, options.force)))
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from retake import records
+    from retake import inspection
 
-    print(printable(records.inspect(options.file)))
+    print(printable(inspection.inspect(options.file)))
 
 
 def _results(options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ import retake
 from retake import seal
 
 PROJECT = Path(__file__).parents[2]
-MODULES = [f"retake.{found.name}" for found in pkgutil.iter_modules(retake.__path__)]
+MODULES = [found.name for found in pkgutil.walk_packages(retake.__path__, "retake.")]
 
 
 @pytest.fixture
