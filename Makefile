@@ -1,7 +1,7 @@
-.PHONY: help run airflow vertex-demo test test-core lint types imports setup setup-airflow airflow-lock setup-function function-lock
+.PHONY: help run airflow vertex-demo test test-core lint types imports setup setup-core setup-airflow airflow-lock setup-function function-lock
 
 # The units, the runners' contract in one process, and a run by tasks of a local Vertex and by `pipelines.run_node`.
-CORE = tests/retake tests/components tests/pipelines/test_local.py::TestLocal \
+CORE = tests/retake tests/test_core.py tests/components tests/pipelines/test_local.py::TestLocal \
   tests/pipelines/test_vertex.py::TestCompiled tests/pipelines/test_vertex.py::TestSubmitted \
   tests/pipelines/test_vertex.py::TestVertex::test_a_first_run_completes_and_is_blessed_and_pushed \
   tests/pipelines/test_run_node.py::test_the_local_runner_takes_all_from_that_runs_cache_and_tells_the_same
@@ -20,10 +20,10 @@ airflow: setup setup-airflow ## start an Airflow of your own on this machine, wi
 vertex-demo: setup setup-function ## show on this machine what happens on Vertex AI when records land in a bucket
 	@.venv/bin/python -m kubeflow.demo
 
-test: lint types imports setup-airflow setup-function ## every check and every test
+test: lint types imports setup-core setup-airflow setup-function ## every check and every test
 	TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test-core: types ## what has to pass on the other TFX as well: see RETAKE_PYTHON in the README
+test-core: types setup-core ## what has to pass on the other TFX as well: see RETAKE_PYTHON in the README
 	TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile $(CORE)
 
 lint: setup ## style and formatting
@@ -38,6 +38,9 @@ imports: setup ## which package may import which
 
 setup: ## .venv, from uv.lock; no need to call it, the others do
 	@.ci/setup
+
+setup-core: ## .core/venv, the library without TFX, from uv.lock; no need to call it either
+	@.ci/setup core
 
 setup-airflow: ## .airflow/venv, from dags/requirements.txt; no need to call it either
 	@.ci/setup airflow

@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.plain_keras import BATCH, pixels
-from components.features import of_pictures
+from retake.features import of_pictures
 from retake.gate import compare
 
 SIZES = (250, 1750, 5000)

@@ -28,9 +28,10 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.plain_keras import pixels
 from components import backbones, head
-from components.features import of_pictures, store_for
 from components.training_split import held_out
-from retake import config, sample, sections
+from retake import backbones as known
+from retake import config, sample
+from retake.features import of_pictures, store_for
 
 SEEDS = 5
 INVERSE_PENALTIES = np.logspace(-5, 0, 11)
@@ -49,7 +50,7 @@ class Pictures(NamedTuple):
         return Pictures(self.features[chosen], self.labels[chosen], digests)
 
 
-def main(backbone: str, weights: str, sets: list[str], store: Path) -> None:
+def main(backbone: known.Name, weights: str, sets: list[str], store: Path) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     network = backbones.build(backbone, weights, 224, True, lambda: np.empty(0)).network
     kept = store_for(str(store), {"backbone": backbone, "weights": weights})
@@ -141,7 +142,7 @@ if __name__ == "__main__":
         metavar="CONFIG=FOLDER",
         help="pictures in one folder per class of configs/CONFIG.yaml, or below train and test",
     )
-    parser.add_argument("--backbone", default="EfficientNetV2B0", choices=get_args(sections.Backbone))
+    parser.add_argument("--backbone", default="EfficientNetV2B0", choices=get_args(known.Name))
     parser.add_argument("--weights", required=True, metavar="FILE", help="weights of the backbone without its top")
     parser.add_argument(
         "--features",

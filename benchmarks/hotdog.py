@@ -33,7 +33,7 @@ from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
 from pipelines import metadata
-from retake import images, results
+from retake import images, models
 from retake.config import load
 from retake.summary import RESOLVERS
 
@@ -45,8 +45,6 @@ FILES = {"taco": "taco_bias.tfrecord", "sandwich": "sandwich_bias.tfrecord"}
 BASELINE, SHIPPED = "baseline", "as shipped"
 FRESH = "trainer.start=fresh"
 FINE_TUNED = ("trainer.fine_tune_layers=20", "trainer.fine_tune_learning_rate=1e-4")
-BATCH = 32
-"""Pictures that a model is asked about at once."""
 SETTINGS: dict[str, tuple[str, ...]] = {
     f"{BASELINE}, fine-tuned": (FRESH, *FINE_TUNED),
     "fresh, new_share 0.1": (FRESH, "trainer.new_share=0.1"),
@@ -132,7 +130,7 @@ class Place:
           {"shares": {class: mean probability of the hot dogs}, "old" and "new": [right answers, pictures] of the eval
           pictures of either file, "accuracy": on the run's eval split by the pipeline itself, "blessed": bool}.
         """
-        model = results.load(
+        model = models.load(
             Path(outputs(self.folder / "root", summary["run_id"])["model"]) / "Format-Serving", trust=True
         )
         shares = probabilities(model, hot_dogs).mean(0).tolist()
@@ -145,9 +143,11 @@ class Place:
         return {**told, "accuracy": summary["metrics"]["accuracy"], "blessed": summary["blessed"]}
 
 
-def probabilities(model: results.Model, encoded: Sequence[bytes]) -> np.ndarray:
+def probabilities(model: models.Model, encoded: Sequence[bytes]) -> np.ndarray:
     """float32[n, classes] of pictures in the formats of the model."""
-    return np.concatenate([model(encoded[start : start + BATCH]) for start in range(0, len(encoded), BATCH)])
+    return np.concatenate(
+        [model(encoded[start : start + models.BATCH]) for start in range(0, len(encoded), models.BATCH)]
+    )
 
 
 def outputs(root: Path, run_id: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import keras
 import numpy as np
 
+from retake.backbones import BACKBONES, Name, Pixels
 from retake.errors import RetakeError, first_line
 
 WeightsOrigin = Literal["imagenet", "file", "random"]
@@ -24,7 +25,7 @@ class Backbone(NamedTuple):
     weights: WeightsOrigin
 
 
-def build(name: str, weights: str, size: int, frozen: bool, calibration: Callable[[], np.ndarray]) -> Backbone:
+def build(name: Name, weights: str, size: int, frozen: bool, calibration: Callable[[], np.ndarray]) -> Backbone:
     """Makes a backbone.
 
     Args:
@@ -37,11 +38,13 @@ def build(name: str, weights: str, size: int, frozen: bool, calibration: Callabl
     Raises:
       RetakeError: the weights cannot be loaded, or belong to another network.
     """
-    if name == "LeNet5":
+    known = BACKBONES[name]
+    preprocessing = _preprocessing(known.pixels)
+    if known.from_scratch:
         if weights != "none":
-            raise RetakeError("LeNet5 trains from scratch and takes no weights; set model.weights to none")
-        return Backbone(_with_pixels(_lenet5(size), keras.layers.Rescaling(1 / 255), size), "random")
-    application, preprocessing, widths = _applications()[name]
+            raise RetakeError(f"{name} trains from scratch and takes no weights; set model.weights to none")
+        return Backbone(_with_pixels(_lenet5(size), preprocessing, size), "random")
+    application = getattr(keras.applications, name)
     arguments = {"include_top": False, "pooling": "avg", "input_shape": (size, size, 3)}
     origin: WeightsOrigin = "random"
     if weights == "imagenet":
@@ -49,7 +52,7 @@ def build(name: str, weights: str, size: int, frozen: bool, calibration: Callabl
     elif weights == "none":
         network = application(weights=None, **arguments)
     else:
-        network, origin = _from_file(application, name, Path(weights), arguments, widths), "file"
+        network, origin = _from_file(application, name, Path(weights), arguments), "file"
     if origin == "random":
         if frozen:
             network = _shallow(network, size)
@@ -57,19 +60,15 @@ def build(name: str, weights: str, size: int, frozen: bool, calibration: Callabl
     return Backbone(_with_pixels(network, preprocessing, size), origin)
 
 
-def _applications() -> dict[str, tuple[Callable[..., keras.Model], keras.layers.Layer | None, tuple[float, ...]]]:
-    """Name → the builder, the preprocessing that is not part of the network, and the widths of available weights."""
-    a = keras.applications
-    return {
-        "EfficientNetB0": (a.EfficientNetB0, None, ()),
-        "EfficientNetV2B0": (a.EfficientNetV2B0, None, ()),
-        "MobileNetV2": (
-            a.MobileNetV2,
-            keras.layers.Rescaling(1 / 127.5, offset=-1),
-            (1.0, 0.35, 0.5, 0.75, 1.3, 1.4),
-        ),
-        "ResNet50": (a.ResNet50, keras.layers.Lambda(a.resnet50.preprocess_input), ()),
-    }
+def _preprocessing(pixels: Pixels) -> keras.layers.Layer | None:
+    """What turns pixels from 0 to 255 into those that a network takes."""
+    if pixels == "-1 to 1":
+        return keras.layers.Rescaling(1 / 127.5, offset=-1)
+    if pixels == "0 to 1":
+        return keras.layers.Rescaling(1 / 255)
+    if pixels == "less ImageNet's means":
+        return keras.layers.Lambda(keras.applications.resnet50.preprocess_input)
+    return None
 
 
 def _with_pixels(network: keras.Model, preprocessing: keras.layers.Layer | None, size: int) -> keras.Model:
@@ -103,7 +102,7 @@ def _downloaded(application: Callable[..., keras.Model], name: str, arguments: d
         return application(weights="imagenet", **arguments)
     except Exception as error:
         raise RetakeError(
-            f"the ImageNet weights of {name} cannot be downloaded ({first_line(error)[:160]}); "
+            f"the ImageNet weights of {name} cannot be downloaded ({first_line(error)}); "
             "give a weights file with --weights PATH, or go without with --weights none"
         ) from None
     finally:
@@ -112,15 +111,15 @@ def _downloaded(application: Callable[..., keras.Model], name: str, arguments: d
 
 def _from_file(
     application: Callable[..., keras.Model],
-    name: str,
+    name: Name,
     path: Path,
     arguments: dict[str, Any],
-    widths: tuple[float, ...],
 ) -> keras.Model:
     if not path.is_file():
         raise RetakeError(f"weights file {path} does not exist; see model.weights")
     problem: Exception = ValueError()
-    for options in [{"alpha": width} for width in widths] or [{}]:
+    widths = [variant.width for variant in BACKBONES[name].variants]
+    for options in [{"alpha": width} for width in widths] if len(widths) > 1 else [{}]:
         network = application(weights=None, **arguments, **options)
         try:
             network.load_weights(path)
@@ -128,7 +127,7 @@ def _from_file(
         except Exception as error:
             problem = error
     raise RetakeError(
-        f"weights file {path} does not fit {name} without its top ({first_line(problem)[:160]}); "
+        f"weights file {path} does not fit {name} without its top ({first_line(problem)}); "
         "set model.backbone to the network that it was saved from"
     ) from None
 

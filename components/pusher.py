@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import logging
-import os
 import shutil
 import socket
 import time
@@ -24,7 +22,7 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from retake import durable, places, seal
+from retake import durable, locks, places, seal
 from retake.errors import RetakeError
 
 ORIGIN = "assets.extra/pushed_from.json"
@@ -116,29 +114,17 @@ def _pushing(incoming: Path) -> Iterator[None]:
     Pushes share a lock on the folder, which ends with their processes. A push that gets the exclusive lock is the only
     one on this machine. Pushes of other machines count as dead after an hour.
     """
-    lock = os.open(incoming.parent, os.O_RDONLY)
-    try:
-        alone = _locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for left_behind in incoming.parent.glob(".incoming-*"):
+    folder = incoming.parent
+    with locks.held(folder) as alone:
+        for left_behind in folder.glob(".incoming-*"):
             with suppress(FileNotFoundError):  # Another push has just renamed it.
                 # st_mtime would be the model's: a copy keeps it.
                 old = time.time() - left_behind.stat().st_ctime > LEFT_BEHIND_SECONDS
                 own = left_behind.name.rpartition("-")[0] == incoming.name.rpartition("-")[0]
                 if old or (alone and own):
                     shutil.rmtree(left_behind, ignore_errors=True)
-        _locked(lock, fcntl.LOCK_SH)
+    with locks.held(folder, shared=True, waiting=lambda: None):
         yield
-    finally:
-        os.close(lock)
-
-
-def _locked(folder: int, kind: int) -> bool:
-    """Locks an open folder. False if another push holds the lock, or the file system has no such locks."""
-    try:
-        fcntl.flock(folder, kind)
-    except OSError:
-        return False
-    return True
 
 
 def _content(path: Path) -> str | None:

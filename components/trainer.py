@@ -28,9 +28,9 @@ from components import network as networks
 from components import start as starts
 from components.example_gen import classes_of
 from components.export import export
-from components.features import of_pictures, store_for
 from components.start import MODEL_CARD, Fitted
 from components.training_split import Split, transform_of
+from retake.features import of_pictures, store_for
 from retake.sections import ModelSection, TrainerSection
 
 BACKBONE_PROPERTY, WEIGHTS_PROPERTY = "backbone", "weights"
@@ -106,7 +106,7 @@ def run_fn(fn_args: FnArgs) -> None:
             model = keras.Sequential([backbone.network, networks.head_layers(fitted.head)], name="classifier")
         else:
             weights = train.weights(config, len(classes), starts.known(fn_args.base_model))
-            if model_config.backbone == "LeNet5":
+            if model_config.known.from_scratch:
                 model = _from_scratch(backbone.network, train, weights, len(classes), config, fn_args.model_run_dir)
             else:
                 rows = head.Rows(_features(backbone.network, train, store), train.labels, weights)

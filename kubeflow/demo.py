@@ -30,7 +30,7 @@ from pipelines import vertex_job
 from pipelines.google_cloud import Google
 from pipelines.settings import Settings, load
 from retake import config as configuration
-from retake import results, sample
+from retake import quiet, results, sample
 from retake.errors import RetakeError, UsageError
 from retake.terminal import printable
 
@@ -185,6 +185,7 @@ def show(options: argparse.Namespace, console: Console) -> None:
             loop = Loop(root, servers.function, Google(config), compiled, bucket, console, options.window)
             runs = [loop.land(file, f"{config.pipeline.name}/{file.name}") for file in material.records]
         models = {file.stem: Path(str(run.pushed_model)) for file, run in zip(material.records, runs, strict=True)}
+        quiet.loggers()
         print(f"\n{results.compare(material.pictures, models, options.root / 'results')}")
         print(f"\n{shift(json.loads((root / 'results.json').read_text()))}")
     again = ["python", "-m", "kubeflow.emulator", "--root", str(options.root / "vertex")]

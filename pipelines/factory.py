@@ -16,10 +16,10 @@ from tfx.types.standard_artifacts import Model, ModelBlessing
 
 from components import (
     backbones,
+    counts,
     example_gen,
     export,
     extractors,
-    features,
     head,
     network,
     outcomes,
@@ -37,7 +37,8 @@ from components.example_gen import RecordsExampleGen
 from components.pusher import WholePusher
 from components.resolver import BaselineStrategy, StartStrategy
 from components.trainer import ClassifierTrainer
-from retake import durable, gate, images, records, seal
+from retake import backbones as known_backbones
+from retake import durable, features, gate, images, locks, records, seal
 from retake.config import Config
 from retake.weights import Weights
 
@@ -74,7 +75,7 @@ def build(
     examples = RecordsExampleGen(
         RuntimeParameter(DATA_PARAMETER, str),
         config.data,
-        _code(example_gen, record_files, splits, images, records, transform_graph),
+        _code(example_gen, record_files, splits, counts, images, records, transform_graph),
     ).with_id("ExampleGen")
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     schema = SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=True)
@@ -111,9 +112,18 @@ def build(
             "trainer": config.trainer.model_dump(),
             "classes": config.data.classes,
             "code": _code(
-                trainer_function, training_split, network, start, export, backbones, features, head, transform_graph
+                trainer_function,
+                training_split,
+                network,
+                start,
+                export,
+                backbones,
+                known_backbones,
+                features,
+                head,
+                transform_graph,
             ),
-            "network_code": _code(backbones, transform_graph),
+            "network_code": _code(backbones, known_backbones, transform_graph),
             "features": f"{root}/features",
             "tensorboard": f"{root}/tensorboard",
         },
@@ -134,7 +144,7 @@ def build(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         push_destination=RuntimeParameter(MODELS_PARAMETER, str),
-        code=_code(pusher_node, durable, seal),
+        code=_code(pusher_node, durable, locks, seal),
     ).with_id("Pusher")
     pusher.add_upstream_node(validator)
     return Pipeline(

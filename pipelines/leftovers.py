@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +10,7 @@ from pathlib import Path
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
-from retake import places
+from retake import locks, places
 
 _Execution = metadata_store_pb2.Execution
 
@@ -22,8 +21,8 @@ def clear(connection: metadata_store_pb2.ConnectionConfig, pipeline: str, root: 
     Args:
       connection: of the metadata store.
       pipeline: the pipeline's name.
-      root: of its runs; a gs:// one is left alone, as locks tell who lives.
-      alone: whether this process holds the lock of the root's local runs.
+      root: of its runs, whose lock this process holds. A gs:// root has no locks, and is left alone.
+      alone: whether no other process holds the root's lock, too.
     """
     if places.is_remote(root):
         return
@@ -36,7 +35,7 @@ def clear(connection: metadata_store_pb2.ConnectionConfig, pipeline: str, root: 
             continue
         of = {each.type: each.name for each in store.get_contexts_by_execution(execution.id)}
         node = of["node"].removeprefix(f"{pipeline}.")
-        with _dead(Path(root), node, of["pipeline_run"], alone) as dead:
+        with _dead(Path(root), node, of["pipeline_run"]) as dead:
             [now] = store.get_executions_by_id([execution.id])
             if dead and now.last_known_state == _Execution.RUNNING:
                 _remove(Path(root) / node, execution.id, store)
@@ -50,22 +49,17 @@ def lock_of(root: Path, node: str, run_id: str) -> Path:
 
 
 @contextmanager
-def _dead(root: Path, node: str, run_id: str, alone: bool) -> Iterator[bool]:
-    """Whether the process that ran a node has ended, and none takes its place meanwhile. A run of another root is not
-    known to be dead."""
-    of_node, of_run = lock_of(root, node, run_id), root / "runs" / run_id
-    if alone and of_run.is_dir() and not of_node.exists():
-        yield True
-    elif not of_run.is_dir() and not of_node.exists():
-        yield False
+def _dead(root: Path, node: str, run_id: str) -> Iterator[bool]:
+    """Whether the process that ran a node has ended, and no other takes its place meanwhile.
+
+    A local run is over, as it would hold the root's lock. Nothing is known of a run of another root.
+    """
+    of_node = lock_of(root, node, run_id)
+    if of_node.exists():
+        with locks.held(of_node) as dead:
+            yield dead
     else:
-        with (of_node if of_node.exists() else root / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+        yield (root / "runs" / run_id).is_dir()
 
 
 def _remove(folder: Path, execution: int, store: MetadataStore) -> None:

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import sqlite3
-import uuid
 from collections.abc import Iterable
 from contextlib import closing
 from datetime import datetime
@@ -66,7 +65,7 @@ def connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:
     except RetakeError:
         raise
     except Exception as error:  # RuntimeError, or one of MLMD's own.
-        reason = first_line(error)[:200]
+        reason = first_line(error)
         hint = "" if url.startswith("sqlite:") else f"; is the server up, and its password in {PASSWORD_VARIABLE}?"
         raise RetakeError(f"metadata.url {url} cannot be opened as a metadata store ({reason}){hint}") from None
     return config
@@ -152,15 +151,15 @@ def back_up(connection: metadata_store_pb2.ConnectionConfig) -> None:
     if not connection.HasField("sqlite"):
         return
     file = Path(connection.sqlite.filename_uri)
-    unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with closing(sqlite3.connect(file, timeout=60)) as store, closing(sqlite3.connect(unfinished)) as copy:
+        with (
+            durable.unfinished(_copy_of(file)) as partial,
+            closing(sqlite3.connect(file, timeout=60)) as store,
+            closing(sqlite3.connect(partial)) as copy,
+        ):
             store.backup(copy)
-        durable.publish(unfinished, _copy_of(file))
     except (OSError, sqlite3.Error) as error:
         _log.info("no copy of %s was kept (%s)", file, error)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _copy_of(file: Path) -> Path:

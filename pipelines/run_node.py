@@ -16,13 +16,13 @@ if __name__ == "__main__":
     handover.hand_over()  # Before the imports below, which take seconds.
 
 import argparse
-import fcntl
+import functools
 import logging
 import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from rich.console import Console
 from pipelines import artifacts, leftovers, metadata
 from pipelines import definition as definitions
 from pipelines.definition import Definition
-from retake import places, quiet
+from retake import locks, places, quiet
 from retake import summary as summaries
 from retake.errors import RetakeError, UsageError, in_words
 from retake.terminal import Formatter, Parser, printable
@@ -188,22 +188,21 @@ def check_places(definition: Definition, parameters: dict[str, str]) -> None:
 
 @contextmanager
 def _alone(root: str, node_id: str, run_id: str) -> Iterator[None]:
-    """Lets one process at a time run a node of a run: an orchestrator may have lost sight of one that goes on."""
+    """Lets one process at a time run a node of a run: an orchestrator may have lost sight of one that goes on. A run of
+    the local runner has the root for itself."""
     if places.is_remote(root):
         yield
         return
     file = leftovers.lock_of(Path(root), node_id, run_id)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = file.open("w")
-    except OSError as error:
-        raise RetakeError(f"pipeline.root {root} cannot be written to ({error.strerror})") from None
-    with lock:
+    local, same = "a run of the local runner works in this root", "another process is running this node"
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("another process is running this node: waiting for it to end")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            for lock, shared, busy in ((Path(root) / locks.ROOT, True, local), (file, False, same)):
+                waiting = functools.partial(_log.info, "%s: waiting for it to end", busy)
+                stack.enter_context(locks.held(lock, shared, waiting))
+        except OSError as error:
+            raise RetakeError(f"pipeline.root {root} cannot be written to ({error.strerror})") from None
         yield
 
 

@@ -172,7 +172,7 @@ def weights_of(config: Settings) -> Weights:
     """
     if config.vertex.is_local:
         return weight_files.resolve(config.model)
-    if config.model.weights == "auto" and config.model.backbone != "LeNet5":
+    if config.model.weights == "auto" and not config.model.known.from_scratch:
         return Weights("imagenet", "")  # What can be had from here says nothing of what can be had there.
     weights, fingerprint = weight_files.resolve(config.model)
     if fingerprint:

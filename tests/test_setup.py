@@ -21,7 +21,7 @@ UV = """#!/bin/sh
 [ "$1" != --version ] || { echo "uv 0.9.0"; exit; }
 echo "$@" >> calls
 case $1 in
-sync) venv=.venv ;;
+sync) venv=$UV_PROJECT_ENVIRONMENT ;;
 venv) eval "venv=\\${$#}" ;;
 pip) venv= ;;
 esac
@@ -139,7 +139,7 @@ def test_python_is_found_among_pyenvs_versions_behind_a_shim_that_fails(machine:
     machine.has(machine.python, PYTHON)
     assert machine.set_up()[0] == 0
     [call] = machine.calls()
-    assert call.startswith("sync ")
+    assert call.startswith("sync ") and "--extra pipeline" in call
     assert call.endswith(f" --python {sys._base_executable}")  # type: ignore[attr-defined]
 
 
@@ -201,6 +201,13 @@ def test_of_two_at_once_one_builds(machine: Machine) -> None:
         process.communicate(timeout=60)
     assert [process.returncode for process in both] == [0, 0]
     assert len(machine.calls()) == 1
+
+
+def test_the_library_without_tfx_has_an_environment_of_its_own(ready: Machine) -> None:
+    code, [line] = ready.set_up("core")
+    assert code == 0 and ".core/venv" in line
+    assert "--extra" not in ready.calls()[-1] and "--no-dev" in ready.calls()[-1]
+    assert ready.set_up("core") == ready.set_up() == (0, [])
 
 
 @pytest.mark.parametrize("other", OTHERS)

@@ -156,7 +156,7 @@ def _submit(package: str, config: Settings) -> str:
             client = kfp.Client(host=config.kubeflow.host)
             return str(client.create_run_from_pipeline_package(str(file), enable_caching=False).run_id)
         except Exception as error:  # Of urllib3, of the client's own API, or a bare RuntimeError.
-            reason = first_line(error)[:300]
+            reason = first_line(error)
             raise RetakeError(
                 f"kubeflow.host {config.kubeflow.host} does not take the pipeline ({type(error).__name__}: {reason})"
             ) from None

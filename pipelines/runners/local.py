@@ -5,7 +5,6 @@ A run that failed, was interrupted or killed is resumed by the same command: fin
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
@@ -22,7 +21,7 @@ from rich.markup import escape
 from pipelines import progress
 from pipelines.runners.base import Run, Runner, Task
 from pipelines.settings import Settings
-from retake import places
+from retake import locks, places
 from retake import summary as summaries
 from retake import weights as weight_files
 from retake.errors import RetakeError, UsageError, in_words
@@ -54,11 +53,14 @@ class Local(Runner):
 
     def run(self, task: Task, console: Console) -> Run:
         """Runs the nodes; one that fails ends the run."""
-        with _alone(Path(task.config.pipeline.root), console):
-            show = progress.Progress(console)
-            with show.listening():
-                interrupted, summary = _run(task, show)
-            summaries.write(summary, summaries.place_of(task.config.pipeline.root, task.run_id))
+        root = Path(task.config.pipeline.root)
+        busy = f"Other nodes are running in {_short(root)}: waiting for them to end."
+        show = progress.Progress(console)
+        with show.listening():
+            weights = weight_files.resolve(task.config.model)
+            with locks.held(root / locks.ROOT, waiting=lambda: console.print(busy, markup=False, soft_wrap=True)):
+                interrupted, summary = _run(task, weights, show)
+                summaries.write(summary, summaries.place_of(str(root), task.run_id))
         command = printable(task.command)
         advice = ""
         if interrupted:
@@ -77,10 +79,9 @@ def _log(task: Task) -> str:
     return _short(_folder(task) / "log.txt")
 
 
-def _run(task: Task, show: progress.Progress) -> tuple[bool, summaries.Summary]:
+def _run(task: Task, weights: weight_files.Weights, show: progress.Progress) -> tuple[bool, summaries.Summary]:
     """Whether the run was interrupted, and its summary."""
     config, run_id = task.config, task.run_id
-    weights = weight_files.resolve(config.model)
     with show.node("starting"):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
         from tfx.dsl.compiler.compiler import Compiler
@@ -148,20 +149,6 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-@contextmanager
-def _alone(root: Path, console: Console) -> Iterator[None]:
-    """Lets one run at a time work in a root; another one waits."""
-    with (root / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.print(
-                f"Another run is working in {_short(root)}: waiting for it to end.", markup=False, soft_wrap=True
-            )
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _short(path: Path) -> str:

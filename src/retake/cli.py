@@ -1,7 +1,8 @@
 """The `retake` command. Heavy imports wait until a subcommand needs them.
 
-Other packages add subcommands by entry points of the group `retake.commands`: NAME = "MODULE:FUNCTION". The function
-takes the arguments and `prog`, and returns the exit code. The first line of its docstring is its help.
+Other packages add subcommands by entry points of the group `retake.commands`: NAME = "MODULE:FUNCTION [EXTRA]". The
+function takes the arguments and `prog`, and returns the exit code. The first line of its docstring is its help. EXTRA
+names what the command needs besides the library.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from retake.errors import RetakeError, UsageError
-from retake.terminal import INTERRUPTED, Parser, in_one_line, printable, run_command
+from retake.terminal import INTERRUPTED, Parser, in_one_line, printable, run_command, typed
 
 COMMANDS = "retake.commands"
 """The group of entry points."""
+
+_MODULES = {"pipeline": "tfx"}
+"""Extra → a module that is there where the extra is installed."""
 
 TRUST = "load a model that this account has not pushed: it is code, and may read and write your files"
 
@@ -26,9 +30,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one subcommand and returns its exit code: 0, 1 (it failed), 2 (wrong usage) or 130 (interrupted)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        words = typed() or arguments
         for point in entry_points(group=COMMANDS):
-            if arguments[:1] == [point.name]:
-                return int(point.load()(arguments[1:], prog=f"retake {point.name}") or 0)
+            if words[:1] == [point.name]:
+                if lacking := _lacking(point):
+                    raise UsageError(
+                        f"retake {point.name} needs the extra `{lacking}`, which is not installed: in the project's "
+                        f"folder, run pip install '.[{lacking}]', or make setup"
+                    )
+                return int(point.load()(words[1:], prog=f"retake {point.name}") or 0)
         options = _parser().parse_args(arguments)
         options.run(options)
     except RetakeError as error:
@@ -47,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for point in entry_points(group=COMMANDS):
         if about := _about(point):
-            commands.add_parser(point.name, help=about, add_help=False)
+            needs = f" (needs retake[{lacking}])" if (lacking := _lacking(point)) else ""
+            commands.add_parser(point.name, help=f"{about}{needs}", add_help=False)
 
     init = commands.add_parser("init", help="write a configuration for folders of pictures")
     init.add_argument("name", metavar="NAME", help="of the pipeline, such as birds")
@@ -105,6 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _lacking(point: EntryPoint) -> str | None:
+    """The extra that a command needs and this environment has not."""
+    return next((extra for extra in point.extras if find_spec(_MODULES[extra]) is None), None)
+
+
 def _about(point: EntryPoint) -> str | None:
     """What a command says of itself, without importing its module; None where the module is not installed."""
     try:
@@ -133,30 +149,32 @@ def _sample(options: argparse.Namespace) -> None:
 
 
 def _pack(options: argparse.Namespace) -> None:
-    from retake import config, records
+    from retake import config, packing
 
     data = config.load(options.config).data
     mapping = _pairs(options.map, "--map", "FOLDER=CLASS")
     limits = data.max_pixels, data.max_bytes
-    print(printable(records.pack(options.images, options.out, data.classes, mapping, *limits, options.force)))
+    print(printable(packing.pack(options.images, options.out, data.classes, mapping, *limits, options.force)))
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from retake import records
+    from retake import inspection
 
-    print(printable(records.inspect(options.file)))
+    print(printable(inspection.inspect(options.file)))
 
 
 def _results(options: argparse.Namespace) -> None:
-    from retake import results
+    from retake import quiet, results
 
+    quiet.loggers()
     models = {name: Path(folder) for name, folder in _pairs(options.model, "--model", "NAME=DIR").items()}
     print(printable(results.compare(options.images, models, options.output, options.trust)))
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from retake import results
+    from retake import quiet, results
 
+    quiet.loggers()
     table, skipped = results.predict(options.model, options.pictures, options.trust)
     print(printable(table))
     if skipped:

@@ -63,7 +63,7 @@ class Config(Section):
     @classmethod
     def _head_only(cls, trainer: TrainerSection, others: ValidationInfo) -> TrainerSection:
         model = others.data.get("model")
-        if trainer.start == "warm" and (trainer.fine_tune_layers or (model and model.backbone == "LeNet5")):
+        if trainer.start == "warm" and (trainer.fine_tune_layers or (model and model.known.from_scratch)):
             raise ValueError(
                 "start: warm goes on from a head on a frozen network; set fine_tune_layers to 0 and take another "
                 "backbone than LeNet5"

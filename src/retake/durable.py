@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 WRITTEN = "written"
@@ -29,29 +32,74 @@ def write(file: Path, content: bytes) -> None:
       OSError: it cannot be written; what was there before is still there.
 
     Example:
-        >>> write(Path("runs/sample/note.txt"), b"kept")  # doctest: +SKIP
+        >>> write(Path("runs/sample/note.txt"), b"kept")
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+    with unfinished(file) as partial:
+        partial.write_bytes(content)
+
+
+@contextmanager
+def unfinished(final: Path, replace: bool = True) -> Iterator[Path]:
+    """A name for a file or folder while it is written. After the block it has its final name, in one step.
+
+    Where the block ends with an error, what it wrote is removed.
+
+    Args:
+      final: the name that others look for; its folder is made when missing. A folder that is there and holds something
+        is never replaced.
+      replace: replace a file that is there, also one that came meanwhile.
+
+    Yields:
+      A name in the folder of `final` that nobody looks for: it begins with a dot, and ends in .tmp.
+
+    Raises:
+      FileExistsError: without `replace`, something has the final name.
+      OSError: it cannot be written; what was there before is still there.
+
+    Example:
+        >>> with unfinished(Path("runs/sample/note.txt")) as partial:
+        ...     size = partial.write_text("kept")
+        >>> [file.name for file in Path("runs/sample").iterdir()]
+        ['note.txt']
+    """
     try:
-        unfinished.write_bytes(content)
-        publish(unfinished, file)
+        final.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # A file is where a folder should be.
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(final.parent)) from error
+    partial = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield partial
+        if not replace:
+            sync(partial)  # Before it gets its name.
+            _take_name(partial, final)
+        publish(partial, final)
     finally:
-        unfinished.unlink(missing_ok=True)
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        partial.unlink(missing_ok=True)
 
 
-def publish(unfinished: Path, final: Path) -> None:
+def _take_name(partial: Path, final: Path) -> None:
+    """Gives the file its name, too, unless another file has it: a rename would replace that one."""
+    try:
+        os.link(partial, final)
+    except OSError as error:  # Some file systems know no links.
+        if os.path.lexists(final):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
+
+
+def publish(partial: Path, final: Path) -> None:
     """Gives a finished file or folder the name that others look for, in one step.
 
     Args:
-      unfinished: in the folder of `final`, under a name that nobody looks for.
+      partial: in the folder of `final`, under a name that nobody looks for.
       final: a file that is there is replaced.
 
     Raises:
       OSError: with `errno` ENOTEMPTY or EEXIST where a folder of this name is there and holds something.
     """
-    _sync_below(unfinished)
-    unfinished.rename(final)
+    _sync_below(partial)
+    partial.rename(final)
     _sync_parents(final)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 
 
@@ -37,8 +38,16 @@ def in_words(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or the error's type where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of an error's message, cut at 300 characters; the error's type where it has no message.
+
+    TensorFlow's preamble, and its names of functions and nodes, are left out.
+
+    Example:
+        >>> first_line(ValueError("it is red\\nand a stack trace"))
+        'it is red'
+    """
+    text = re.sub(r"{{.*?}} *", "", str(error).rpartition("<stack traces unavailable>")[2])
+    return (text.strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,4 +1,4 @@
-"""Opening files that others name: a FIFO, a socket or a device would be waited for, or read, for ever."""
+"""Finding and opening files that others name. A FIFO, a socket or a device is refused: reading it may never end."""
 
 from __future__ import annotations
 
@@ -25,3 +25,14 @@ def open_regular(file: Path | str) -> BinaryIO:
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "not a regular file", str(file))
     return Path(file).open("rb")
+
+
+def visible(folder: Path) -> list[Path]:
+    """The files below a folder at any depth, sorted, without those whose path has a part that begins with a dot.
+
+    Raises:
+      OSError: the folder cannot be read.
+    """
+    next(folder.iterdir(), None)  # rglob says nothing of a folder that it may not read.
+    paths = (path for path in folder.rglob("*") if "/." not in f"/{path.relative_to(folder).as_posix()}")
+    return sorted(path for path in paths if path.is_file())

@@ -116,17 +116,14 @@ def roll_back(models: Path, number: int) -> Path:
         raise RetakeError(f"{folder} {stranger}, so it is not put in service; copy it yourself where you trust it")
     newest = max(int(path.name) for path in models.iterdir() if path.name.isdecimal())
     final = models / str(max(int(time.time()), newest + 1))
-    incoming = models / f".rolled-back-{uuid.uuid4().hex}"
     try:
-        shutil.copytree(folder, incoming)
-        (incoming / ROLLED_BACK).parent.mkdir(exist_ok=True)
-        (incoming / ROLLED_BACK).write_text(_original(folder))
-        seal.put(incoming)
-        durable.publish(incoming, final)
+        with durable.unfinished(final) as incoming:
+            shutil.copytree(folder, incoming)
+            (incoming / ROLLED_BACK).parent.mkdir(exist_ok=True)
+            (incoming / ROLLED_BACK).write_text(_original(folder))
+            seal.put(incoming)
     except OSError as error:
         raise RetakeError(f"{final} cannot be written ({error.strerror or error})") from None
-    finally:
-        shutil.rmtree(incoming, ignore_errors=True)
     return final
 
 

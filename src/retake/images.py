@@ -8,12 +8,16 @@ or PNG is not turned here. docs/pictures.md tells the user the same.
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageCms, ImageOps
+
+from retake.files import open_regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,6 +168,28 @@ def to_graph_format(encoded: bytes, max_pixels: int, max_bytes: int) -> bytes:
     if len(made) > max_bytes:
         raise ValueError(TOO_MANY_BYTES)
     return made
+
+
+def of_file(file: Path, max_pixels: int, max_bytes: int) -> tuple[bytes, bool]:
+    """Reads a file as a picture that the graph decodes.
+
+    Args:
+      file: a larger one than `max_bytes` is not read.
+      max_pixels, max_bytes: as for `to_graph_format`.
+
+    Returns:
+      The picture's bytes, and whether it was converted.
+
+    Raises:
+      OSError: the file cannot be read, or is no regular file.
+      ValueError: as `to_graph_format`.
+    """
+    with open_regular(file) as stream:
+        if os.fstat(stream.fileno()).st_size > max_bytes:
+            raise ValueError(TOO_MANY_BYTES)
+        encoded = stream.read()
+    made = to_graph_format(encoded, max_pixels, max_bytes)
+    return made, made != encoded
 
 
 def _open(encoded: bytes) -> Image.Image:

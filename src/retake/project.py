@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from retake import config as configuration
-from retake import durable, records
+from retake import durable, packing
 from retake.errors import RetakeError, UsageError
 from retake.sections import PIPELINE_NAME
 
@@ -32,7 +32,7 @@ def begin(name: str, photos: Path) -> str:
         raise UsageError(f"{name!r} is no name for a pipeline: use a-z, 0-9 and -, a letter first")
     if not configuration.CONFIGS.is_dir():
         raise UsageError(f"there is no folder {configuration.CONFIGS} here; run this in the project's folder")
-    classes = records.class_folders(photos)
+    classes = packing.class_folders(photos)
     if len(classes) < 2:
         raise RetakeError(f"{photos} needs a folder of pictures for each of two classes or more; it has {len(classes)}")
     file = configuration.path_of(name)

@@ -1,13 +1,15 @@
-"""Imports that say nothing to the user."""
+"""Libraries that say nothing to the user."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -31,3 +33,16 @@ def imports() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def tensorflow() -> Any:
+    """TensorFlow, imported late (it takes seconds) and quietly."""
+    with imports():
+        import tensorflow
+    return tensorflow
+
+
+def loggers() -> None:
+    """Has TensorFlow's loggers pass errors only. For a command, whose process nobody else logs in."""
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).setLevel(logging.ERROR)

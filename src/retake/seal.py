@@ -87,18 +87,9 @@ def _key(make: bool) -> bytes:
         if not make:
             raise
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Under its name the key is whole, also where two processes make one.
-    unfinished = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-    try:
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            stream.write(secrets.token_bytes(_KEY_BYTES))
-            stream.flush()
-            os.fsync(stream.fileno())
-        with suppress(FileExistsError):
-            os.link(unfinished, file)
-        durable.sync(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with suppress(FileExistsError), durable.unfinished(file, replace=False) as partial:  # Two processes may make one.
+        partial.touch(0o600)
+        partial.write_bytes(secrets.token_bytes(_KEY_BYTES))
     return _read(file)
 
 

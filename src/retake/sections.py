@@ -9,13 +9,20 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from retake import backbones
+
+MAX_PIXELS = 40_000_000
+"""Default of `data.max_pixels`, and the limit where no configuration is read: width × height."""
+
+MAX_BYTES = 20_000_000
+"""The same of `data.max_bytes`: encoded bytes."""
+
 PIPELINE_NAME = r"^[a-z][a-z0-9-]*$"
 
 TEST = "test"
 SPLITS = ("train", "eval", TEST)
 """The splits of the pictures, in the order of their hash buckets; the last one may be missing."""
 
-Backbone = Literal["EfficientNetB0", "EfficientNetV2B0", "MobileNetV2", "ResNet50", "LeNet5"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -89,8 +96,8 @@ class DataSection(Section):
         "its train pictures (those of the lowest hash) as long as one is left. The records are then read twice, and "
         "a picture of such a class may change its split when others arrive.",
     )
-    max_pixels: int = Field(40_000_000, gt=0, description="Larger pictures are dropped before they are decoded.")
-    max_bytes: int = Field(20_000_000, gt=0, description="Larger encoded pictures are dropped.")
+    max_pixels: int = Field(MAX_PIXELS, gt=0, description="Larger pictures are dropped before they are decoded.")
+    max_bytes: int = Field(MAX_BYTES, gt=0, description="Larger encoded pictures are dropped.")
     max_dropped: Share = Field(0.1, description="The run stops when more than this share of examples is dropped.")
 
     @field_validator("classes")
@@ -113,7 +120,7 @@ class DataSection(Section):
 class ModelSection(Section):
     """The network in front of the softmax head."""
 
-    backbone: Backbone = Field("EfficientNetB0", description="Network that turns a picture into features.")
+    backbone: backbones.Name = Field("EfficientNetB0", description="Network that turns a picture into features.")
     weights: Place = Field(
         "auto",
         description="`imagenet` (Keras downloads them), the path of a weights file, `none` (random), or `auto`: "
@@ -125,9 +132,15 @@ class ModelSection(Section):
     @field_validator("weights")
     @classmethod
     def _fitting(cls, weights: str, others: ValidationInfo) -> str:
-        if others.data.get("backbone") == "LeNet5" and weights not in ("auto", "none"):
-            raise ValueError("LeNet5 trains from scratch and takes no weights; set it to none")
+        name = others.data.get("backbone")
+        if name and backbones.BACKBONES[name].from_scratch and weights not in ("auto", "none"):
+            raise ValueError(f"{name} trains from scratch and takes no weights; set it to none")
         return weights
+
+    @property
+    def known(self) -> backbones.Backbone:
+        """What is known of the network."""
+        return backbones.BACKBONES[self.backbone]
 
 
 class TrainerSection(Section):

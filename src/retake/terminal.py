@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -60,9 +60,33 @@ class Formatter(logging.Formatter):
         return printable(super().format(record))
 
 
+_COMPLETION = "_ARGCOMPLETE"
+"""A shell that completes a command line runs the command with this variable: the number of words that name it."""
+
+
+def typed() -> list[str]:
+    """The whole words after `retake` on a command line that a shell completes; none where it runs the command.
+
+    The last one is --help, so that a parser which does not complete prints its help, and nothing is run.
+    """
+    words = os.environ.get("COMP_LINE", "").split(" ")[1:-1]
+    return [*words, "--help"] if words and _COMPLETION in os.environ else []
+
+
 class Parser(argparse.ArgumentParser):
     """Escapes the arguments that it quotes, as a shell may have taken them from names of files, and names the option
-    that a misspelt one is like."""
+    that a misspelt one is like. Tells a shell that completes a command line what can follow."""
+
+    _completes: ClassVar[bool] = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if _COMPLETION in os.environ and not Parser._completes:
+            Parser._completes = True  # argcomplete calls this method, too.
+            os.environ[_COMPLETION] = str(len(self.prog.split()))
+            import argcomplete
+
+            argcomplete.autocomplete(self)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]

@@ -30,7 +30,7 @@ def configure(file: Path, **sections: dict[str, Any]) -> None:
     own = {
         "pipeline": {"name": "colours", "root": "root"},
         "data": {"location": "data", "classes": ["red", "green", "blue"]},
-        "model": {"backbone": "MobileNetV2", "weights": "weights.h5", "image_size": 32},
+        "model": {"backbone": "MobileNetV2", "weights": "weights.keras", "image_size": 32},
         "pusher": {"destination": "models"},
         "metadata": {"url": "sqlite:///metadata/store.sqlite"},
         "airflow": {"pods": {"Trainer": "pod.yaml"}},
@@ -47,7 +47,7 @@ def compile(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("definition")
     configure(folder / "colours.yaml")
-    (folder / "weights.h5").write_bytes(b"weights")
+    (folder / "weights.keras").write_bytes(b"weights")
     (folder / "pod.yaml").write_text(yaml.safe_dump(POD))
     return folder
 
@@ -99,8 +99,8 @@ def test_every_local_place_is_absolute(folder: Path, definition: Any) -> None:
     assert config["data"]["location"] == f"{folder}/data"
     assert config["pusher"]["destination"] == f"{folder}/models"
     assert config["metadata"]["url"] == f"sqlite:///{folder}/metadata/store.sqlite"
-    assert config["model"]["weights"] == f"{folder}/weights.h5"
-    assert f"{folder}/weights.h5" in json.dumps(definition["ir"])
+    assert config["model"]["weights"] == f"{folder}/weights.keras"
+    assert f"{folder}/weights.keras" in json.dumps(definition["ir"])
     assert definition["ir"]["runtimeSpec"]["pipelineRoot"]["runtimeParameter"]["defaultValue"] == {
         "stringValue": f"{folder}/root"
     }
@@ -133,7 +133,7 @@ def test_sources_are_the_configuration_and_the_code_that_made_the_definition(tmp
     assert named <= set(sources)
     assert not any(name.startswith(("tests/", "dags/", ".venv/", "pipelines/runners/")) for name in sources)
     # Whether the command drew the sample makes no difference.
-    assert not {"src/retake/sample.py", "src/retake/results.py", "pipelines/run.py"} & set(sources)
+    assert not {"src/retake/sample/__init__.py", "src/retake/results.py", "pipelines/run.py"} & set(sources)
     assert sources == {name: hashlib.sha256((PROJECT / name).read_bytes()).hexdigest() for name in sources}
 
 

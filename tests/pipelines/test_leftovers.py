@@ -79,15 +79,13 @@ def test_the_next_local_run_closes_and_removes_what_a_killed_one_left(root: Root
     assert all(folder.exists() for folder in root.folders(done))
 
 
-def test_a_node_leaves_a_local_run_alone_while_it_holds_the_roots_lock(root: Root) -> None:
-    root.local_run("local")
-    execution = root.execution("local")
-    with (root.folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        root.clear()
-        assert root.is_left(execution)
-    root.clear()
-    assert not root.is_left(execution)
+def test_a_node_keeps_the_half_written_files_of_other_nodes(root: Root) -> None:
+    copy = root.folder / ".metadata.sqlite.backup.1.tmp"
+    copy.touch()
+    root.clear(alone=False)
+    assert copy.exists()
+    root.clear(alone=True)
+    assert not copy.exists()
 
 
 def test_the_process_of_a_node_is_alive_while_it_holds_its_lock(root: Root) -> None:

@@ -45,7 +45,7 @@ import json, os, sys
 from pathlib import Path
 from tfx.orchestration.portable import launcher
 from pipelines import factory, metadata, run, run_node
-from retake import results
+from retake import models as pushed
 
 models, *command = sys.argv[1:]
 
@@ -54,7 +54,7 @@ def answers():
     for version in (path for path in Path(models).glob("*") if path.name.isdecimal()):
         empty = [file.name for file in version.rglob("*") if file.is_file() and not file.stat().st_size]
         try:
-            results.load(version)
+            pushed.load(version)
             told[version.name] = f"empty: {empty}" if empty else "answers"
         except Exception as error:
             told[version.name] = f"{error} (empty: {empty})"

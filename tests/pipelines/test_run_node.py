@@ -21,6 +21,7 @@ from postgres_server import Postgres, postgres_server
 from runner_contract import BROKEN, FIELDS, FIRST, NODES, Place, compile_for_airflow, make_place
 
 from pipelines import metadata
+from retake import locks
 
 pytestmark = pytest.mark.usefixtures("node_server")
 
@@ -252,6 +253,17 @@ def test_the_last_node_writes_the_runs_summary_beside_the_run_and_where_it_is_to
     assert [node["id"] for node in summary["nodes"]] == NODES
     assert finished.states == dict.fromkeys(NODES, "complete")
     assert f"Run {RUN} complete" in finished.out and summary["pushed_model"] in finished.out
+
+
+def test_a_node_waits_for_a_run_of_the_local_runner_in_the_same_root(
+    place: Place, definition: Path, finished: Told
+) -> None:
+    with locks.held(place.root / locks.ROOT):
+        process = begin(definition, "Trainer")
+        assert process.stdout
+        waits = "a run of the local runner works in this root: waiting for it to end"
+        assert any(waits in line for line in process.stdout)
+    assert end(process, definition).code == 0
 
 
 def test_the_local_runner_takes_all_from_that_runs_cache_and_tells_the_same(place: Place, finished: Told) -> None:

@@ -144,7 +144,7 @@ class TestCompiled:
         gpu = {"cpus": 8, "memory_gb": 30, "accelerator": "NVIDIA_TESLA_T4", "accelerators": 2, "image": "retake:gpu"}
         machines = {"Trainer": gpu, "*": {"cpus": 2, "memory_gb": 4}}
         dataflow = ["--runner=DataflowRunner", "--region={region}", "--temp_location={root}/beam"]
-        weights = tmp_path / "small.weights.h5"
+        weights = tmp_path / "small.keras"
         weights.write_bytes(b"weights")
         made = vertex_job.compile(
             settings(
@@ -173,7 +173,7 @@ class TestCompiled:
             "--temp_location=gs://my-bucket/runs/colours/beam",
         ]
         digest = hashlib.sha256(b"weights").hexdigest()[:16]
-        assert f"/gcs/my-bucket/runs/colours/weights/{digest}-small.weights.h5" in made.text
+        assert f"/gcs/my-bucket/runs/colours/weights/{digest}-small.keras" in made.text
 
     def test_a_machine_for_no_node_is_refused(self) -> None:
         with pytest.raises(UsageError, match=r"there is no node Coach; there are \* and ExampleGen, .*Trainer"):
@@ -516,7 +516,7 @@ class TestBucket:
     def test_the_job_and_a_weights_file_are_put_below_the_root(
         self, compiled: vertex_job.Compiled, bucket: Any, in_bucket: google_cloud.Google, tmp_path: Path
     ) -> None:
-        weights = tmp_path / "some.weights.h5"
+        weights = tmp_path / "some.keras"
         weights.write_bytes(b"weights")
         there = settings(model={"backbone": "MobileNetV2", "weights": str(weights)})
         bucket.blob("data/first.tfrecord").upload_from_string("records")

@@ -105,3 +105,22 @@ def test_where_nobody_noted_what_was_written_only_empty_files_are_damage(tmp_pat
     assert durable.damage(tmp_path / "7", None) is None
     durable.write(tmp_path / "7" / "index", b"")
     assert durable.damage(tmp_path / "7", None) == f"{tmp_path / '7'} is damaged: index is empty"
+
+
+def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    with pytest.raises(FileExistsError), durable.unfinished(file, replace=False) as partial:
+        partial.write_text("mine")
+        file.write_text("theirs")
+
+    assert file.read_text() == "theirs"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_of_work_that_fails_nothing_is_left(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(ZeroDivisionError), durable.unfinished(tmp_path / "a" / "b") as partial:
+        (partial.touch if kind == "file" else partial.mkdir)()
+        _ = 1 / 0
+
+    assert not list((tmp_path / "a").iterdir())

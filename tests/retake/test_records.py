@@ -16,9 +16,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from retake import records
+from retake import inspection, packing, records
 from retake.cli import main
 from retake.errors import RetakeError, UsageError
+from retake.sections import MAX_BYTES
 
 CLASSES = ["food", "sandwich", "taco"]
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "hotdog"
@@ -96,7 +97,7 @@ def text(example, feature):
 
 
 def test_every_picture_is_packed_with_its_bytes_its_class_and_its_name(folder, out):
-    report = records.pack(folder, out, CLASSES, {})
+    report = packing.pack(folder, out, CLASSES, {})
     packed = {text(each, "filename"): each for each in records.read(out)}
     assert sorted(packed) == sorted(f"{name}/{number}.jpg" for name in CLASSES for number in range(3))
     for name, each in packed.items():
@@ -107,7 +108,7 @@ def test_every_picture_is_packed_with_its_bytes_its_class_and_its_name(folder, o
 
 
 def test_the_classes_are_interleaved(folder, out):
-    records.pack(folder, out, CLASSES, {})
+    packing.pack(folder, out, CLASSES, {})
     labels = [text(each, "label") for each in records.read(out)]
     assert labels != sorted(labels)
 
@@ -115,32 +116,32 @@ def test_the_classes_are_interleaved(folder, out):
 @pytest.mark.parametrize("ending", [".tfrecord", ".tfrecord.gz"])
 def test_the_same_pictures_give_the_same_bytes(folder, tmp_path, ending):
     first, second = tmp_path / f"one{ending}", tmp_path / f"two{ending}"
-    records.pack(folder, first, CLASSES, {})
-    records.pack(folder, second, list(CLASSES), {})
+    packing.pack(folder, first, CLASSES, {})
+    packing.pack(folder, second, list(CLASSES), {})
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_a_name_that_ends_in_gz_is_compressed_and_read_all_the_same(folder, tmp_path):
-    records.pack(folder, tmp_path / "packed.tfrecord.gz", CLASSES, {})
+    packing.pack(folder, tmp_path / "packed.tfrecord.gz", CLASSES, {})
     assert gzip.decompress((tmp_path / "packed.tfrecord.gz").read_bytes())
     assert len(list(records.read(tmp_path / "packed.tfrecord.gz"))) == 9
 
 
 def test_compression_is_known_by_the_first_bytes_and_not_by_the_name(folder, tmp_path):
-    records.pack(folder, tmp_path / "packed.tfrecord.gz", CLASSES, {})
+    packing.pack(folder, tmp_path / "packed.tfrecord.gz", CLASSES, {})
     (tmp_path / "packed.tfrecord.gz").rename(tmp_path / "renamed.tfrecord")
     assert len(list(records.read(tmp_path / "renamed.tfrecord"))) == 9
 
 
 def test_another_ending_is_refused_before_anything_is_read(tmp_path):
     with pytest.raises(UsageError, match=r"must end in \.tfrecord, or in \.tfrecord\.gz"):
-        records.pack(tmp_path / "nowhere", tmp_path / "packed.tfrecords", CLASSES, {})
+        packing.pack(tmp_path / "nowhere", tmp_path / "packed.tfrecords", CLASSES, {})
 
 
 def test_a_mapped_folder_counts_for_its_class_and_others_are_reported_as_left_out(folder, out):
     save(folder / "hard taco" / "a.jpg", seed=50)
     save(folder / "hot dog" / "b.jpg", seed=51)
-    report = records.pack(folder, out, CLASSES, {"hard taco": "taco"})
+    report = packing.pack(folder, out, CLASSES, {"hard taco": "taco"})
     labels = [text(each, "label") for each in records.read(out)]
     assert labels.count("taco") == 4 and len(labels) == 10
     assert "left out, neither a class nor mapped: 'hot dog'" in report
@@ -149,24 +150,24 @@ def test_a_mapped_folder_counts_for_its_class_and_others_are_reported_as_left_ou
 def test_without_classes_they_are_the_folders_and_what_they_are_mapped_to(folder, out):
     save(folder / "hard taco" / "a.jpg", seed=50)
     save(folder / "hot dog" / "b.jpg", seed=51)
-    records.pack(folder, out, None, {"hard taco": "taco"})
+    packing.pack(folder, out, None, {"hard taco": "taco"})
     labels = [records.class_name(each) for each in records.read(out)]
     assert sorted(set(labels)) == ["food", "hot dog", "sandwich", "taco"] and labels.count("taco") == 4
 
 
 def test_a_mapping_to_an_unknown_class_names_the_classes(folder, out):
     with pytest.raises(UsageError, match="'tacco', which is no class; classes are 'food', 'sandwich', 'taco'"):
-        records.pack(folder, out, CLASSES, {"food": "tacco"})
+        packing.pack(folder, out, CLASSES, {"food": "tacco"})
     assert not out.exists()
 
 
 def test_a_mapping_from_a_missing_folder_names_the_folders(folder, out):
     with pytest.raises(UsageError, match="has only 'food', 'sandwich', 'taco'"):
-        records.pack(folder, out, CLASSES, {"hard taco": "taco"})
+        packing.pack(folder, out, CLASSES, {"hard taco": "taco"})
 
 
 def test_a_class_without_a_folder_is_told_and_warned_about(folder, out, capsys):
-    assert "none: no folder is named or mapped to 'pizza'" in records.pack(folder, out, [*CLASSES, "pizza"], {})
+    assert "none: no folder is named or mapped to 'pizza'" in packing.pack(folder, out, [*CLASSES, "pizza"], {})
     assert capsys.readouterr().err == f"retake: warning: {folder} has no folder for 'pizza'\n"
 
 
@@ -180,7 +181,7 @@ def test_a_class_folder_that_gives_no_picture_ends_the_packing(folder, out, file
     for name, content in files.items():
         (folder / "pizza" / name).write_bytes(content)
     with pytest.raises(RetakeError, match=rf"pizza gives no picture of 'pizza' \({why}\); add pictures or remove"):
-        records.pack(folder, out, [*CLASSES, "pizza"], {})
+        packing.pack(folder, out, [*CLASSES, "pizza"], {})
     assert not out.exists()
 
 
@@ -190,13 +191,13 @@ def test_a_folder_in_decomposed_unicode_is_the_class_of_the_same_name(folder, ou
     save(folder / unicodedata.normalize(on_disk, "crème brûlée") / "b.jpg", seed=71)
     name = unicodedata.normalize(configured, "jalapeño")
     mapping = {unicodedata.normalize(configured, "crème brûlée"): unicodedata.normalize("NFC", "jalapeño")}
-    records.pack(folder, out, [*CLASSES, name], mapping)
+    packing.pack(folder, out, [*CLASSES, name], mapping)
     assert [text(each, "label") for each in records.read(out)].count(name) == 2
 
 
 def test_webp_becomes_png_and_is_reported(folder, out):
     save(folder / "taco" / "new.webp", seed=60)
-    report = records.pack(folder, out, CLASSES, {})
+    report = packing.pack(folder, out, CLASSES, {})
     image = {text(each, "filename"): each for each in records.read(out)}["taco/new.webp"]
     assert tf.io.decode_png(image.features.feature["image"].bytes_list.value[0]).shape == (30, 40, 3)
     assert "1 (taco/new.webp)" in report
@@ -208,7 +209,7 @@ def test_unreadable_and_oversized_files_are_skipped_by_reason_and_name(folder, o
     (folder / "food" / "cut.jpg").write_bytes((folder / "food" / "0.jpg").read_bytes()[:-300])
     save(folder / "food" / "wide.png", size=(2000, 30))
     (folder / "food" / ".DS_Store").write_bytes(b"not worth a word")
-    report = records.pack(folder, out, CLASSES, {}, max_pixels=50_000)
+    report = packing.pack(folder, out, CLASSES, {}, max_pixels=50_000)
     assert len(list(records.read(out))) == 9
     assert "skipped, empty: 1 (taco/empty.jpg)" in report
     assert "skipped, not a picture: 1 (taco/text.jpg)" in report
@@ -220,7 +221,7 @@ def test_unreadable_and_oversized_files_are_skipped_by_reason_and_name(folder, o
 def test_identical_pictures_with_different_labels_are_listed_and_marked(folder, out):
     (folder / "taco" / "same.jpg").write_bytes((folder / "food" / "0.jpg").read_bytes())
     (folder / "taco" / "twice.jpg").write_bytes((folder / "taco" / "1.jpg").read_bytes())
-    report = records.pack(folder, out, CLASSES, {})
+    report = packing.pack(folder, out, CLASSES, {})
     marked = {
         text(each, "filename")
         for each in records.read(out)
@@ -235,12 +236,12 @@ def test_identical_pictures_with_different_labels_are_listed_and_marked(folder, 
 def test_nothing_to_pack_is_one_clear_error(tmp_path, out, pictures):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RetakeError, match=pictures) as error:
-        records.pack(tmp_path / pictures, out, CLASSES, {})
+        packing.pack(tmp_path / pictures, out, CLASSES, {})
     assert "\n" not in str(error.value)
 
 
 def test_a_packing_that_fails_leaves_the_older_file_and_no_half_of_a_new_one(folder, out, monkeypatch):
-    records.pack(folder, out, CLASSES, {})
+    packing.pack(folder, out, CLASSES, {})
     before = out.read_bytes()
 
     def disappear(packed):
@@ -248,7 +249,7 @@ def test_a_packing_that_fails_leaves_the_older_file_and_no_half_of_a_new_one(fol
 
     monkeypatch.setattr(random.Random, "shuffle", lambda self, packed: disappear(packed))
     with pytest.raises(RetakeError, match=r"taco/1\.jpg changed while it was packed"):
-        records.pack(folder, out, CLASSES, {}, force=True)
+        packing.pack(folder, out, CLASSES, {}, force=True)
     assert out.read_bytes() == before
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
@@ -275,27 +276,27 @@ def test_a_record_file_that_comes_while_another_is_packed_stays(folder, out, mon
 
     monkeypatch.setattr(random.Random, "shuffle", come)
     with pytest.raises(UsageError, match="exists; choose another name"):
-        records.pack(folder, out, CLASSES, {})
+        packing.pack(folder, out, CLASSES, {})
     assert out.read_bytes() == b"another batch"
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
 def test_a_fifo_among_the_pictures_is_not_waited_for(folder, out):
     os.mkfifo(folder / "taco" / "x.jpg")
-    records.pack(folder, out, CLASSES, {})
+    packing.pack(folder, out, CLASSES, {})
     assert len(list(records.read(out))) == 9
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(folder, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RetakeError, match="cannot be written"):
-        records.pack(folder, tmp_path / "file" / "packed.tfrecord", CLASSES, {})
+        packing.pack(folder, tmp_path / "file" / "packed.tfrecord", CLASSES, {})
 
 
 @pytest.mark.parametrize("ending", [".tfrecord", ".tfrecord.gz"])
 def test_a_file_that_is_cut_off_says_how_many_records_are_fine(folder, tmp_path, ending):
     whole = tmp_path / f"packed{ending}"
-    records.pack(folder, whole, CLASSES, {})
+    packing.pack(folder, whole, CLASSES, {})
     whole.write_bytes(whole.read_bytes()[:-20])
     with pytest.raises(RetakeError, match=rf"packed\{ending} is damaged or cut off after 8 records"):
         list(records.read(whole))
@@ -337,9 +338,9 @@ def test_a_record_that_claims_too_much_is_refused_before_it_is_read(tmp_path, le
 
 
 def test_a_picture_over_the_byte_limit_does_not_end_the_reading(tmp_path):
-    write(tmp_path / "x.tfrecord", [example(image=[bytes(records.MAX_BYTES + 1)], label=[1]), example(label=[2])])
+    write(tmp_path / "x.tfrecord", [example(image=[bytes(MAX_BYTES + 1)], label=[1]), example(label=[2])])
     assert [records.label_index(each, CLASSES) for each in records.read(tmp_path / "x.tfrecord")] == [1, 2]
-    assert "refused, over the byte limit: 1 (record 1)" in records.inspect(tmp_path / "x.tfrecord")
+    assert "refused, over the byte limit: 1 (record 1)" in inspection.inspect(tmp_path / "x.tfrecord")
 
 
 @pytest.mark.parametrize("at", [0, 9, 12, 20, -1], ids=["length", "its checksum", "start", "payload", "checksum"])
@@ -413,7 +414,7 @@ def test_labels_and_names_cannot_forge_lines_of_a_report_or_steer_a_terminal(tmp
 def test_a_long_label_is_cut_before_it_is_escaped(tmp_path):
     write(tmp_path / "x.tfrecord", [example(image=[b"text"], label=[b"\0" * 20_000_000])])
     tracemalloc.start()
-    report = records.inspect(tmp_path / "x.tfrecord")
+    report = inspection.inspect(tmp_path / "x.tfrecord")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert max(map(len, report.splitlines())) < 500
@@ -422,7 +423,7 @@ def test_a_long_label_is_cut_before_it_is_escaped(tmp_path):
 
 def test_a_long_one_hot_label_is_told_in_short(tmp_path):
     write(tmp_path / "x.tfrecord", [example(image=[b"text"], label=[0] * 70 + [1] + [0] * 929)])
-    assert "1,000 numbers, 1 at 70" in records.inspect(tmp_path / "x.tfrecord")
+    assert "1,000 numbers, 1 at 70" in inspection.inspect(tmp_path / "x.tfrecord")
 
 
 @pytest.mark.parametrize("label", [[2], [0, 0, 1], [b"taco"]], ids=["index", "one-hot", "class name"])
@@ -491,7 +492,7 @@ def test_inspect_tells_labels_formats_sizes_and_what_is_wrong(tmp_path):
         example(image=[png[:-30]]),
     ]
     write(tmp_path / "x.tfrecord", examples)
-    report = records.inspect(tmp_path / "x.tfrecord")
+    report = inspection.inspect(tmp_path / "x.tfrecord")
     for part in (
         *("6 examples", "[0, 1, 0]", "taco", "missing label", "PNG 4", "40 × 30"),
         *("identical pictures: 3 in 1 group;", "record 1 [[0, 1, 0]] = record 2 [taco] = record 3 [[1]]"),
@@ -502,7 +503,7 @@ def test_inspect_tells_labels_formats_sizes_and_what_is_wrong(tmp_path):
 
 def test_inspect_says_that_a_file_is_empty(tmp_path):
     write(tmp_path / "x.tfrecord", [])
-    assert "no examples" in records.inspect(tmp_path / "x.tfrecord")
+    assert "no examples" in inspection.inspect(tmp_path / "x.tfrecord")
 
 
 @needs_shared
@@ -514,6 +515,6 @@ def test_records_of_another_program_are_read_with_their_one_hot_labels():
 @needs_shared
 def test_real_web_pictures_are_packed_under_the_classes_of_their_maps(out):
     folders = {"hard taco": "taco", "flat taco": "taco", "submarine sandwich": "sandwich"}
-    report = records.pack(SHARED / "images", out, CLASSES, folders)
+    report = packing.pack(SHARED / "images", out, CLASSES, folders)
     assert "1,350 examples" in report
     assert "left out, neither a class nor mapped: 'hot dog', 'open face sandwich'" in report

@@ -1,231 +1,22 @@
 """Asking pushed models: tiny ones, that judge a picture by its mean colour."""
 
-import json
+from __future__ import annotations
+
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
+from tiny_models import BLUE, GREEN, RED, cells, numbers, paint, push
 
-from retake import seal
-from retake.cli import main
 from retake.errors import RetakeError
-from retake.results import compare, load, predict
+from retake.results import compare, predict
 from retake.terminal import printable
 
-RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 SURE = 0.9866  # softmax of (5, 0, 0): what a model says of a picture of its class's colour
 UNSURE = 0.0067
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """pushed/1 and pushed/2 take red, green and blue for food, sandwich and taco; scenes/7 knows other classes."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    folder = tmp_path_factory.mktemp("models")
-    food, swapped = ("food", "sandwich", "taco"), ("food", "taco", "sandwich")
-    push(folder / "pushed" / "1", swapped)
-    push(folder / "pushed" / "2", food)
-    push(folder / "scenes" / "7", ("sea", "forest", "taco"))
-    push(folder / "foreign" / "1", food, signature="serving_default")
-    push(folder / "numbers" / "1", food, probability=float("nan"))
-    push(folder / "nameless" / "1", food, without="classes")
-    push(folder / "other-input" / "1", food, takes="examples")
-    push(folder / "picky" / "1", food, shape=(8, 8, 3))
-    return folder
-
-
-def push(
-    folder: Path,
-    classes: tuple[str, str, str],
-    signature: str = "image_bytes",
-    probability: float = 1.0,
-    without: str | None = None,
-    takes: str = "image_bytes",
-    shape: tuple[int | None, int | None, int] = (None, None, 3),
-) -> None:
-    import tensorflow as tf
-
-    def colour(encoded: Any) -> Any:
-        pixels = tf.ensure_shape(tf.io.decode_image(encoded, channels=3, expand_animations=False), shape)
-        return tf.reduce_mean(tf.cast(pixels, tf.float32) / 255, (0, 1))
-
-    class Served(tf.Module):
-        def __init__(self) -> None:
-            self.kernel = tf.Variable(tf.eye(3) * 5 * probability)
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=takes)])
-        def answer(self, image_bytes: Any) -> dict[str, Any]:
-            colours = tf.map_fn(colour, image_bytes, fn_output_signature=tf.TensorSpec([3], tf.float32))
-            probabilities = tf.nn.softmax(colours @ self.kernel)
-            names = tf.constant(classes)
-            answers = {
-                "probabilities": probabilities,
-                "classes": tf.tile(names[None], [tf.shape(probabilities)[0], 1]),
-                "label": tf.gather(names, tf.argmax(probabilities, 1)),
-            }
-            return {name: value for name, value in answers.items() if name != without}
-
-    served = Served()
-    tf.saved_model.save(served, str(folder), signatures={signature: served.answer})
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Two red and one blue picture in folders that are no classes."""
-    folder = tmp_path / "hot dog"
-    paint(folder / "a" / "one.png", RED)
-    paint(folder / "a" / "two.png", RED)
-    paint(folder / "b.bmp", BLUE)
-    return folder
-
-
-def paint(file: Path, colour: tuple[int, int, int], size: tuple[int, int] = (6, 4)) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(file)
-    return file
-
-
-def numbers(prefix: Path) -> Any:
-    return json.loads(prefix.with_name(f"{prefix.name}.json").read_text())
-
-
-def cells(text: str, name: str) -> list[str]:
-    return next(line.split()[1:] for line in text.splitlines() if line.split()[:1] == [name])
-
-
-# Loading
-
-
-def test_the_folder_of_versions_means_the_highest_one(models: Path, tmp_path: Path) -> None:
-    for version in ("1", "2"):
-        (tmp_path / version).symlink_to(models / "pushed" / version)
-    (tmp_path / "10").symlink_to(models / "scenes" / "7")
-    (tmp_path / "notes").mkdir()
-
-    newest = load(tmp_path, trust=True)
-
-    assert (newest.path, newest.version, newest.classes) == (tmp_path / "10", 10, ["sea", "forest", "taco"])
-
-
-def test_a_loaded_model_is_asked_by_calling_it(models: Path, pictures: Path) -> None:
-    model = load(models / "pushed" / "1", trust=True)
-
-    answers = model([(pictures / "b.bmp").read_bytes(), (pictures / "a" / "one.png").read_bytes()])
-
-    assert (model.version, answers.dtype, answers.shape) == (1, "float32", (2, 3))
-    assert answers.argmax(axis=1).tolist() == [2, 0]
-
-
-@pytest.fixture
-def half(models: Path, tmp_path: Path) -> Path:
-    """A push that was cut short: version 2 without its graph, version 3 without its variables."""
-    (tmp_path / "m" / "2" / "variables").mkdir(parents=True)
-    (tmp_path / "m" / "1").symlink_to(models / "pushed" / "1")
-    (tmp_path / "n" / "3").mkdir(parents=True)
-    (tmp_path / "n" / "3" / "saved_model.pb").write_bytes((models / "pushed" / "1" / "saved_model.pb").read_bytes())
-    (tmp_path / "n" / "text").mkdir()
-    (tmp_path / "n" / "text" / "saved_model.pb").write_text("no model")
-    (tmp_path / "empty").mkdir()
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("folder", "message"),
-    [
-        ("nowhere", r"there is no model .*nowhere; name models/PIPELINE"),
-        ("empty", r"empty holds no SavedModel and no numbered versions"),
-        ("m", r"m/2 is only half pushed, saved_model.pb is missing; name another version: .*m/1$"),
-        ("m/2", r"m/2 holds no SavedModel"),
-        ("n", r"n/3 is not a whole SavedModel \(.+\); push it again"),
-        ("n/text", r"n/text is not a whole SavedModel \(.+\); push it again"),
-    ],
-)
-def test_what_is_no_whole_model_is_refused_in_one_line(half: Path, folder: str, message: str) -> None:
-    with pytest.raises(RetakeError, match=message) as caught:
-        load(half / folder, trust=True)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("folder", "message"),
-    [
-        ("foreign", r"foreign/1 has no signature image_bytes \(it has: serving_default\)"),
-        ("nameless", r"nameless/1 answers without classes"),
-        ("other-input", r"other-input/1 cannot be asked \(.+\); name another version"),
-        ("numbers", r"numbers/1 answers with numbers that are no probabilities"),
-    ],
-)
-def test_a_model_of_another_kind_is_refused_in_one_line(models: Path, folder: str, message: str) -> None:
-    with pytest.raises(RetakeError, match=message) as caught:
-        load(models / folder, trust=True)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_model_in_a_bucket_is_to_be_copied_first() -> None:
-    with pytest.raises(RetakeError, match=r"gcloud storage cp -r gs://bucket/hotdog models/"):
-        load(Path("gs://bucket/hotdog"))
-
-
-# Trusting
-
-
-@pytest.fixture
-def pushed(models: Path, tmp_path: Path) -> Path:
-    """A version that this account has pushed."""
-    folder = Path(shutil.copytree(models / "pushed" / "2", tmp_path / "own" / "1"))
-    seal.put(folder)
-    return folder
-
-
-def test_a_model_that_this_account_pushed_is_loaded_without_a_question(pushed: Path, pictures: Path) -> None:
-    table, _ = predict(pushed.parent, [pictures / "b.bmp"])
-    assert cells(table, "picture") == ["label", "food", "sandwich", "taco"]
-
-
-def test_another_model_is_not_loaded_before_it_is_trusted(
-    models: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = ["predict", str(models / "pushed"), str(pictures / "b.bmp")]
-    assert main(asked) == 1
-    message = capsys.readouterr().err
-    assert f"{models / 'pushed' / '2'} was not pushed by this user account on this machine. A model is code" in message
-    assert message.endswith("load it with --trust\n") and message.count("\n") == 1
-    assert main([*asked, "--trust"]) == 0
-    with pytest.raises(RetakeError, match="load it with --trust"):
-        compare(pictures, {"new": models / "pushed"}, tmp_path / "out")
-    assert not list(tmp_path.glob("out*"))
-
-
-def test_a_pushed_model_that_changed_is_not_loaded_before_it_is_trusted(pushed: Path) -> None:
-    with (pushed / "saved_model.pb").open("ab") as file:
-        file.write(b"x")
-    with pytest.raises(RetakeError, match="was pushed by another user account, or has changed since"):
-        load(pushed)
-
-
-def test_names_of_a_foreign_model_cannot_steer_a_terminal(tmp_path: Path, pictures: Path) -> None:
-    names = ("red\x1b[2J", "green\nred  100.0%", "blue\u202e")
-    push(tmp_path / "m" / "1", names)
-
-    text = compare(pictures, {"a\x07": tmp_path / "m"}, tmp_path / "out", trust=True)
-    table, _ = predict(tmp_path / "m", [pictures / "b.bmp"], trust=True)
-
-    for shown in (text, table):
-        assert r"red\x1b[2J" in shown and r"green\nred  100.0%" in shown and r"blue\u202e" in shown
-        assert printable(shown) == shown
-    assert r"a\x07" in text
-    assert list(numbers(tmp_path / "out")["models"]["a\x07"]["mean"]) == list(names)
-
-
-def test_a_picture_that_is_not_a_regular_file_is_named(models: Path, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "x.jpg")
-    with pytest.raises(RetakeError, match=r"x\.jpg cannot be predicted: not a regular file"):
-        predict(models / "pushed", [tmp_path / "x.jpg"], trust=True)
 
 
 # Comparing
@@ -438,6 +229,26 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(
 
 
 # Predicting
+
+
+def test_names_of_a_foreign_model_cannot_steer_a_terminal(tmp_path: Path, pictures: Path) -> None:
+    names = ("red\x1b[2J", "green\nred  100.0%", "blue\u202e")
+    push(tmp_path / "m" / "1", names)
+
+    text = compare(pictures, {"a\x07": tmp_path / "m"}, tmp_path / "out", trust=True)
+    table, _ = predict(tmp_path / "m", [pictures / "b.bmp"], trust=True)
+
+    for shown in (text, table):
+        assert r"red\x1b[2J" in shown and r"green\nred  100.0%" in shown and r"blue\u202e" in shown
+        assert printable(shown) == shown
+    assert r"a\x07" in text
+    assert list(numbers(tmp_path / "out")["models"]["a\x07"]["mean"]) == list(names)
+
+
+def test_a_picture_that_is_not_a_regular_file_is_named(models: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.jpg")
+    with pytest.raises(RetakeError, match=r"x\.jpg cannot be predicted: not a regular file"):
+        predict(models / "pushed", [tmp_path / "x.jpg"], trust=True)
 
 
 def test_each_picture_gets_a_row_with_its_label_and_probabilities(

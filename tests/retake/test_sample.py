@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retake import images, records, sample
+from retake import images, packing, records, sample
 from retake.errors import RetakeError
 
 
@@ -91,7 +91,7 @@ def test_a_draw_that_fails_leaves_nothing_behind(tmp_path, few, monkeypatch):
     def full_disk(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records, "pack", full_disk)
+    monkeypatch.setattr(packing, "pack", full_disk)
     with pytest.raises(RetakeError, match="No space left on device"):
         sample.draw(tmp_path / "sample")
     assert list(tmp_path.iterdir()) == []

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import get_args
 
+import keras
 import pytest
 
 from retake import weights
+from retake.backbones import BACKBONES, Name
 from retake.errors import RetakeError, UsageError
 from retake.sections import ModelSection
 
@@ -102,9 +105,68 @@ def test_a_network_that_trains_from_scratch_has_no_weights_and_nothing_is_said_a
 
 
 def test_a_file_is_known_by_its_content(tmp_path, monkeypatch):
-    (tmp_path / "mine.h5").write_bytes(b"weights")
+    (tmp_path / "mine.keras").write_bytes(b"weights")
     monkeypatch.chdir(tmp_path)
-    assert resolve("mine.h5") == (str(tmp_path / "mine.h5"), hashlib.sha256(b"weights").hexdigest())
+    assert resolve("mine.keras") == (str(tmp_path / "mine.keras"), hashlib.sha256(b"weights").hexdigest())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Weights of two networks without their tops in Keras's newer format and its older one, and with a top."""
+    folder = tmp_path_factory.mktemp("saved")
+    for top in (False, True):
+        network = keras.applications.MobileNetV2(weights=None, alpha=0.35, include_top=top, input_shape=(96, 96, 3))
+        network.save_weights(folder / f"mobilenet{'_top' * top}.weights.h5")
+        network.save(folder / f"mobilenet{'_top' * top}.h5")
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save_weights(folder / "other.weights.h5")
+    (folder / "text.h5").write_text("no weights")
+    (folder / "no_ending").write_text("no weights")
+    return folder
+
+
+@pytest.mark.parametrize("file", ["mobilenet.weights.h5", "mobilenet.h5", "mobilenet_top.weights.h5"])
+def test_a_file_that_keras_can_load_into_the_backbone_fits(saved, file):
+    assert resolve(str(saved / file), "MobileNetV2").fingerprint
+    network = keras.applications.MobileNetV2(weights=None, alpha=0.35, include_top=False, input_shape=(32, 32, 3))
+    network.load_weights(saved / file)
+
+
+@pytest.mark.parametrize(
+    ("file", "backbone", "found", "advice"),
+    [
+        (
+            "mobilenet.h5",
+            "ResNet50",
+            "has 318 arrays; it holds 260 arrays of 410,208 numbers",
+            "to MobileNetV2, or name",
+        ),
+        ("mobilenet.weights.h5", "EfficientNetB0", "has 312 arrays; it holds 260", "set model.backbone to MobileNetV2"),
+        ("mobilenet_top.h5", "MobileNetV2", "has 260 arrays; it holds 262", "save MobileNetV2 with include_top=False"),
+        ("other.weights.h5", "ResNet50", "it holds 2 arrays of 15 numbers", "the network that it was saved from"),
+        ("text.h5", "ResNet50", "it is no HDF5 file of weights", "save ResNet50 with include_top=False"),
+        ("no_ending", "ResNet50", "it is no HDF5 file of weights", "save ResNet50 with include_top=False"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_before_a_network_is_built(saved, file, backbone, found, advice):
+    with pytest.raises(RetakeError) as error:
+        resolve(str(saved / file), backbone)
+    message = str(error.value)
+    assert message.startswith(f"weights file {saved / file} does not fit {backbone} without its top")
+    assert found in message and advice in message and "\n" not in message
+
+
+@pytest.mark.parametrize("name", [name for name, known in BACKBONES.items() if not known.from_scratch])
+def test_the_table_knows_the_weights_of_each_backbone(name, tmp_path):
+    for number, variant in enumerate(BACKBONES[name].variants):
+        width = {"alpha": variant.width} if len(BACKBONES[name].variants) > 1 else {}
+        network = getattr(keras.applications, name)(weights=None, include_top=False, input_shape=(32, 32, 3), **width)
+        network.save_weights(tmp_path / f"{number}.weights.h5")
+        assert network.count_params() == variant.numbers
+        assert weights.misfit(tmp_path / f"{number}.weights.h5", name) is None
+
+
+def test_the_table_has_every_backbone():
+    assert get_args(Name) == tuple(BACKBONES)
 
 
 @pytest.mark.parametrize(("name", "why"), [("missing.h5", "No such file"), (".", "Is a directory")])

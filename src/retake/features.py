@@ -27,12 +27,23 @@ def of_pictures(digests: Sequence[bytes], store: str | None, compute: Callable[[
     """Features of pictures. Identical pictures and pictures in the store are not computed again.
 
     Args:
-      digests: SHA-256 of each of the n pictures.
-      store: folder that keeps features for the next run, local or gs://; None stores nothing.
-      compute: takes bool[n], the pictures to compute, and returns their features, float32[pictures, features].
+      digests: a digest of each of the n pictures, all of the same number of bytes.
+      store: folder that keeps features for the next run, local or gs://; None stores nothing. A damaged file in it is
+        ignored, with a message.
+      compute: takes bool[n], which is true for m pictures, and returns their features, float32[m, features].
 
     Returns:
       float32[n, features].
+
+    Raises:
+      OSError, tf.errors.OpError: the store cannot be written.
+
+    Example:
+        >>> pixels = np.array([[1.0, 3.0], [5.0, 7.0], [1.0, 3.0]], np.float32)
+        >>> of_pictures([b"a", b"b", b"a"], None, lambda missing: pixels[missing].mean(axis=1, keepdims=True))
+        array([[2.],
+               [6.],
+               [2.]], dtype=float32)
     """
     known = _read(store, set(digests)) if store else {}
     missing, seen = np.zeros(len(digests), bool), set(known)
@@ -51,7 +62,16 @@ def of_pictures(digests: Sequence[bytes], store: str | None, compute: Callable[[
 
 
 def store_for(folder: str, network: dict[str, object]) -> str:
-    """The folder for a network's features. Its name is a hash of everything that the features depend on."""
+    """The folder for a network's features.
+
+    Args:
+      folder: holds the stores of all networks.
+      network: all that the features depend on, as JSON.
+
+    Example:
+        >>> store_for("runs/sample/features", {"backbone": "ResNet50", "image_size": 224})
+        'runs/sample/features/508afac0cbdc36613fb42531f113c7e6'
+    """
     key = hashlib.sha256(json.dumps(network, sort_keys=True).encode()).hexdigest()
     return f"{folder}/{key[:32]}"
 

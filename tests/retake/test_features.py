@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components import features
+from retake import features
 
 PICTURES = [bytes([number]) * 32 for number in range(6)]
 
