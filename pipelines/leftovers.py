@@ -1,4 +1,4 @@
-"""What killed runs leave in a root: executions that ML Metadata calls running, and their half-written folders."""
+"""Cleans up after killed runs: executions that ML Metadata still calls running, and their half-written folders."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _Execution = metadata_store_pb2.Execution
 
 
 def clear(connection: metadata_store_pb2.ConnectionConfig, pipeline: str, root: str, alone: bool) -> None:
-    """Closes executions whose processes are dead as failed, and removes the folders that they wrote to.
+    """Marks executions of dead processes as failed, and removes the folders that they wrote to.
 
     Args:
       connection: of the metadata store.
       pipeline: the pipeline's name.
-      root: of its runs; a gs:// one is left alone, as locks tell who lives.
+      root: root of its runs. Nothing is done for gs://, because dead processes are found by their locks.
       alone: whether this process holds the lock of the root's local runs.
     """
     if places.is_remote(root):
@@ -34,9 +34,9 @@ def clear(connection: metadata_store_pb2.ConnectionConfig, pipeline: str, root: 
     for execution in store.get_executions_by_context(context.id) if context else []:
         if execution.last_known_state != _Execution.RUNNING:
             continue
-        of = {each.type: each.name for each in store.get_contexts_by_execution(execution.id)}
-        node = of["node"].removeprefix(f"{pipeline}.")
-        with _dead(Path(root), node, of["pipeline_run"], alone) as dead:
+        contexts = {context.type: context.name for context in store.get_contexts_by_execution(execution.id)}
+        node = contexts["node"].removeprefix(f"{pipeline}.")
+        with _dead(Path(root), node, contexts["pipeline_run"], alone) as dead:
             [now] = store.get_executions_by_id([execution.id])
             if dead and now.last_known_state == _Execution.RUNNING:
                 _remove(Path(root) / node, execution.id, store)
@@ -45,14 +45,16 @@ def clear(connection: metadata_store_pb2.ConnectionConfig, pipeline: str, root: 
 
 
 def lock_of(root: Path, node: str, run_id: str) -> Path:
-    """The file that is locked while a process of its own runs a node."""
+    """The file that a separate process locks while it runs a node."""
     return root / ".locks" / f"{node}-{run_id}".replace("/", "_")
 
 
 @contextmanager
 def _dead(root: Path, node: str, run_id: str, alone: bool) -> Iterator[bool]:
-    """Whether the process that ran a node has ended, and none takes its place meanwhile. A run of another root is not
-    known to be dead."""
+    """Whether the process that ran a node has ended. No other process can run the node meanwhile.
+
+    False for a run of another root, since nothing is known about it.
+    """
     of_node, of_run = lock_of(root, node, run_id), root / "runs" / run_id
     if alone and of_run.is_dir() and not of_node.exists():
         yield True
@@ -73,5 +75,5 @@ def _remove(folder: Path, execution: int, store: MetadataStore) -> None:
     for path in [*outputs, folder / ".system" / "executor_execution" / str(execution)]:
         shutil.rmtree(path, ignore_errors=True)
     for working in (folder / ".system" / "stateful_working_dir").glob("*"):
-        with suppress(OSError):  # Our nodes leave it empty.
+        with suppress(OSError):  # The project's nodes leave it empty.
             working.rmdir()

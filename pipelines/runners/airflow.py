@@ -1,4 +1,4 @@
-"""The Airflow runner: writes the definition that dags/ turns into DAGs. Airflow itself is not needed here."""
+"""The Airflow runner: writes the definition that dags/ turns into DAGs. This module does not need Airflow."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Airflow(Runner):
         return super().place(config).model_copy(update={"airflow": airflow})
 
     def run(self, task: Task, console: Console) -> Run:
-        """Compiles the pipeline, and puts its definition where the DAG file looks.
+        """Compiles the pipeline, and writes its definition into the folder that the DAG file reads.
 
         Raises:
           RetakeError: a file cannot be read, or the definition's folder is not writable.
