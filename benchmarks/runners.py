@@ -1,8 +1,8 @@
-"""Measure what running node by node costs: the embedded sample under the local runner, by `run_node`, under Airflow,
-and on a Vertex on this machine.
+"""Measure the cost of running node by node. The embedded sample runs with the local runner, with `run_node`, under
+Airflow, and on the local Vertex.
 
-It prints a Markdown table. It needs both environments (`make setup setup-airflow`). Run it alone on the machine; it
-takes about five minutes on 2 cores.
+The benchmark prints a Markdown table. It needs both environments (`make setup setup-airflow`). Run it alone on the
+machine; it takes about five minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Times(NamedTuple):
     """Seconds of a run.
 
     Fields:
-      whole: From the command, or the trigger, to the end.
-      work: Node → what ML Metadata says that the execution took.
-      waited: Node → what whoever started the node waited for it.
-      gaps: Node → between the end of what it needs, or the start of the run, and its own start.
+      whole: from the command or the trigger to the end.
+      work: node → time of the execution in ML Metadata.
+      waited: node → time that the runner waited for the node.
+      gaps: node → time between the end of its last dependency, or the start of the run, and its own start.
     """
 
     whole: float
@@ -62,10 +62,10 @@ def main() -> None:
     for node, seconds in local.work.items():
         columns = [seconds, local.waited[node], nodewise.waited[node], over[node]]
         columns += [airflow.waited[node], airflow.gaps[node], vertex.waited[node], vertex.gaps[node]]
-        print(f"| {node} |", " | ".join(f"{each:.1f}" for each in columns), "|")
+        print(f"| {node} |", " | ".join(f"{value:.1f}" for value in columns), "|")
     sums = [sum(local.work.values()), local.whole, nodewise.whole, sum(over.values()), airflow.whole]
     for what, by, digits in (("whole run", 1.0, 1), ("/ local runner", local.whole, 2)):
-        shares = [f"{each / by:.{digits}f}" for each in (*sums, vertex.whole)]
+        shares = [f"{value / by:.{digits}f}" for value in (*sums, vertex.whole)]
         print(f"| {what} |", " | ".join([*shares[:-1], "", shares[-1], ""]), "|")
     for node in ("SchemaGen", "Resolver"):
         print(f"\n{node}: {over[node]:.1f} s over its own work (at most {ALLOWED})", end="")
@@ -77,13 +77,13 @@ def say(what: str) -> None:
 
 
 def settings(work: Path, name: str) -> list[str]:
-    """The sample with a root and a models' folder of its own."""
+    """Options for the sample with a separate root and models' folder."""
     places = ["--root", f"{work}/{name}", "--models", f"{work}/{name}-models"]
     return ["--config", "sample", "--set", f"data.location={work}/sample/records", *places]
 
 
 def run(module: str, *arguments: str) -> tuple[float, str]:
-    """Runs a module as a process of its own: the seconds, and what it said."""
+    """Runs a module in a separate process. Returns the seconds and the output."""
     begun = time.monotonic()
     ended = subprocess.run([sys.executable, "-m", module, *arguments], cwd=PROJECT, capture_output=True, text=True)
     if ended.returncode:
@@ -100,8 +100,8 @@ def locally(work: Path) -> Times:
 
     sample.draw(work / "sample")  # Not a part of any run.
     file = work / "local.json"
-    whole, said = run("pipelines.run", *settings(work, "local"), "--summary", str(file))
-    waited = {node: float(seconds) for node, seconds in re.findall(r"^✓ (\w+) +\w+ +([\d.]+) s$", said, re.MULTILINE)}
+    whole, output = run("pipelines.run", *settings(work, "local"), "--summary", str(file))
+    waited = {node: float(seconds) for node, seconds in re.findall(r"^✓ (\w+) +\w+ +([\d.]+) s$", output, re.MULTILINE)}
     return Times(whole, works(json.loads(file.read_text())), waited, {})
 
 

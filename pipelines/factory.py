@@ -48,11 +48,11 @@ PARAMETERS = {
     DATA_PARAMETER: "Folder or gs:// prefix; every TFRecord below it is trained on.",
     MODELS_PARAMETER: "Folder or gs:// prefix of the pushed models' numbered versions.",
 }
-"""The runtime parameters, all of them texts, and what they mean."""
+"""The runtime parameters, all strings, and their meanings."""
 
 NO_PACKAGE = ["--sdk_container_image=none"]
-"""Keeps TFX from packing itself for each Beam node, which takes a second and leaves a folder in /tmp. Workers elsewhere
-run an image; a configuration that names it in `beam.arguments` overrules this."""
+"""Without it, TFX packs its own code for each Beam node, which takes a second and leaves a folder in /tmp. Workers
+elsewhere run an image; if `beam.arguments` names one, it overrides this argument."""
 
 
 def build(
@@ -64,10 +64,10 @@ def build(
     """Builds the pipeline.
 
     Args:
-      config: what is to be trained, and how.
+      config: the whole configuration.
       root: folder or gs:// prefix for artifacts, as the nodes see it.
-      weights: what `model.weights` comes to, as the nodes see it.
-      baseline: how the blessed model is found, where the runner's service cannot run BaselineStrategy.
+      weights: the resolved `model.weights`, as the nodes see them.
+      baseline: the strategy that finds the blessed model. A service that cannot run BaselineStrategy needs another.
 
     Returns:
       A pipeline with the runtime parameters `data` and `models`.
@@ -139,7 +139,7 @@ def build(
         gate=config.evaluator,
         code=_code(evaluator_node, outcomes, extractors, gate),
     ).with_id("Evaluator")
-    # A model is not pushed before the data is validated, and the run is over when the last node is.
+    # The Pusher waits for the validation of the data. So it is also the last node of every run.
     pusher = WholePusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
@@ -157,10 +157,10 @@ def build(
 
 
 def parameters(config: Config) -> dict[str, str]:
-    """What the configuration gives the runtime parameters."""
+    """The runtime parameters with their values from the configuration."""
     return {DATA_PARAMETER: config.data.location, MODELS_PARAMETER: config.pusher.destination}
 
 
 def _code(*modules: ModuleType) -> str:
-    """Fingerprint of what a node runs: for its cache TFX looks into a `module_file`, but not into a function."""
+    """Fingerprint of a node's code for the cache key. TFX itself covers a `module_file`, but not a function."""
     return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()

@@ -27,8 +27,7 @@ def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
 def test_a_broken_link_and_a_missing_heading_are_found(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# Retake\n\n[gone](docs/gone.md) [nowhere](#nowhere)\n")
     (tmp_path / "mkdocs.yml").write_text(
-        "site_name: x\ndocs_dir: .\nplugins: [same-dir]\nsite_dir: site\n"
-        "validation: {not_found: warn, anchors: warn}\n"
+        "site_name: x\ndocs_dir: .\nplugins: [same-dir]\nsite_dir: site\nvalidation: {not_found: warn, anchors: warn}\n"
     )
     ended = build(tmp_path / "mkdocs.yml", tmp_path / "site")
     assert ended.returncode == 1

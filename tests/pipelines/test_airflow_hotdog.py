@@ -239,4 +239,5 @@ def test_a_node_that_lacks_what_it_needs_is_red_at_once_and_says_so(hotdog: HotD
     assert deprived.tries["StatisticsGen"] == 1
     assert deprived.states["Pusher"] == "upstream_failed"
     log = hotdog.airflow.log("hotdog", deprived.run_id, "StatisticsGen")
-    assert f"cannot run before what it needs is done in run hotdog.{deprived.run_id}: ExampleGen (not run)" in log
+    unfinished = f"in run hotdog.{deprived.run_id}: ExampleGen (not run)"
+    assert f"cannot run before the nodes that it needs are done {unfinished}" in log
