@@ -55,6 +55,15 @@ def files() -> list[Path]:
     return [file for file in sorted(DEFINITIONS.glob(NAMES)) if not (here and file.with_suffix(".py").exists())]
 
 
+def beside(dag_file: Path) -> list[dict[str, Any]]:
+    """The definition of a pipeline's own DAG file; none where RETAKE_DEFINITIONS names another folder.
+
+    Raises:
+      AirflowException: it cannot be used.
+    """
+    return [load(dag_file.with_suffix(".json"))] if dag_file.resolve().parent == DEFINITIONS.resolve() else []
+
+
 def load(file: Path) -> dict[str, Any]:
     """A definition, and the file that holds it; for a task as it is, also where the project has changed since.
 

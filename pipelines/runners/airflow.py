@@ -27,10 +27,11 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
-from retake_dags.definitions import load
+from retake_dags.definitions import beside
 from retake_dags.pipeline import add
 
-add(load(Path(__file__).with_suffix(".json")))
+for definition in beside(Path(__file__)):
+    add(definition)
 '''
 """A file for each pipeline, so that a broken definition is an import error of its own and stops no other pipeline."""
 
