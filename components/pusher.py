@@ -6,11 +6,7 @@ import errno
 import json
 import logging
 import shutil
-import socket
 import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,7 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from retake import durable, locks, places, seal
+from retake import durable, places, seal, versions
 from retake.errors import RetakeError
 
 ORIGIN = "assets.extra/pushed_from.json"
@@ -31,9 +27,6 @@ earlier push was interrupted before it was recorded, or the model was only evalu
 
 CODE_PROPERTY = "code"
 """Execution property: a fingerprint of the node's code."""
-
-LEFT_BEHIND_SECONDS = 3600
-"""An unfinished push of another machine counts as dead after this time."""
 
 _log = logging.getLogger("retake")
 
@@ -87,44 +80,20 @@ def _push_local(model: str, base: str, origin: str) -> int:
         _log.info("%s; it is pushed again as another version, remove the damaged one", damage)
     # TensorFlow Serving only reads folders whose names are numbers. A rename is atomic, and fails if another push has
     # taken the number.
-    incoming = folder / f".incoming-{socket.gethostname()}-{uuid.uuid4().hex}"
-    with _pushing(incoming):
-        try:
-            shutil.copytree(model, incoming)
-            (incoming / ORIGIN).parent.mkdir(exist_ok=True)
-            (incoming / ORIGIN).write_text(origin)
-            seal.put(incoming)
-            version = max(int(time.time()), latest + 1)
-            while True:
-                try:
-                    durable.publish(incoming, folder / str(version))
-                    return version
-                except OSError as error:
-                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                        raise
-                    version += 1
-        finally:
-            shutil.rmtree(incoming, ignore_errors=True)
-
-
-@contextmanager
-def _pushing(incoming: Path) -> Iterator[None]:
-    """Removes the files of dead pushes from the models' folder, and protects this push's files from other pushes.
-
-    Pushes share a lock on the folder, which ends with their processes. A push that gets the exclusive lock is the only
-    one on this machine. Pushes of other machines count as dead after an hour.
-    """
-    folder = incoming.parent
-    with locks.held(folder) as alone:
-        for left_behind in folder.glob(".incoming-*"):
-            with suppress(FileNotFoundError):  # Another push has just renamed it.
-                # st_mtime would be the model's: a copy keeps it.
-                old = time.time() - left_behind.stat().st_ctime > LEFT_BEHIND_SECONDS
-                own = left_behind.name.rpartition("-")[0] == incoming.name.rpartition("-")[0]
-                if old or (alone and own):
-                    shutil.rmtree(left_behind, ignore_errors=True)
-    with locks.held(folder, shared=True, waiting=lambda: None):
-        yield
+    with versions.incoming(folder) as incoming:
+        shutil.copytree(model, incoming)
+        (incoming / ORIGIN).parent.mkdir(exist_ok=True)
+        (incoming / ORIGIN).write_text(origin)
+        seal.put(incoming)
+        version = max(int(time.time()), latest + 1)
+        while True:
+            try:
+                durable.publish(incoming, folder / str(version))
+                return version
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                version += 1
 
 
 def _content(path: Path) -> str | None:

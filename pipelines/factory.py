@@ -38,7 +38,7 @@ from components.pusher import WholePusher
 from components.resolver import BaselineStrategy, StartStrategy
 from components.trainer import ClassifierTrainer
 from retake import backbones as known_backbones
-from retake import durable, features, gate, images, locks, records, seal
+from retake import durable, features, gate, images, records, seal, versions
 from retake.config import Config
 from retake.weights import Weights
 
@@ -144,7 +144,7 @@ def build(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         push_destination=RuntimeParameter(MODELS_PARAMETER, str),
-        code=_code(pusher_node, durable, locks, seal),
+        code=_code(pusher_node, versions, durable, seal),
     ).with_id("Pusher")
     pusher.add_upstream_node(validator)
     return Pipeline(

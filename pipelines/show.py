@@ -17,9 +17,9 @@ from rich.text import Text
 
 from retake import config as configuration
 from retake import places
-from retake import summary as summaries
 from retake.config import Config
 from retake.errors import RetakeError, UsageError
+from retake.tables import plain_table
 from retake.terminal import Parser, in_one_line
 
 MOST_VALUES = 5
@@ -91,7 +91,7 @@ def _statistics(place: Path) -> Iterator[Any]:
     for split in sorted(place.glob("Split-*")):
         statistics = statistics_pb2.DatasetFeatureStatisticsList.FromString((split / "FeatureStats.pb").read_bytes())
         [examples] = statistics.datasets
-        table = summaries.plain_table(
+        table = plain_table(
             f"{split.name.removeprefix('Split-')}, {examples.num_examples:,} pictures", "missing", "values"
         )
         table.columns[2].justify = "left"
@@ -122,7 +122,7 @@ def _schema(place: Path) -> Iterator[Any]:
     from tensorflow_metadata.proto.v0 import schema_pb2
 
     schema = text_format.Parse((place / "schema.pbtxt").read_text(), schema_pb2.Schema())
-    table = summaries.plain_table("feature", "type", "presence", "values")
+    table = plain_table("feature", "type", "presence", "values")
     for column in (1, 2, 3):
         table.columns[column].justify = "left"
     for feature in schema.feature:
@@ -142,7 +142,7 @@ def _anomalies(place: Path) -> Iterator[Any]:
         if not anomalies.anomaly_info:
             yield f"{name}: no anomalies"
             continue
-        table = summaries.plain_table(f"{name}: feature", "anomaly")
+        table = plain_table(f"{name}: feature", "anomaly")
         table.columns[1].justify = "left"
         for feature, info in anomalies.anomaly_info.items():
             table.add_row(Text(in_one_line(feature)), Text(in_one_line(info.description)))

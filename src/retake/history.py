@@ -10,7 +10,6 @@ import argparse
 import json
 import shutil
 import time
-import uuid
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +24,9 @@ from retake import durable, places, seal
 from retake import summary as summaries
 from retake.errors import RetakeError, UsageError
 from retake.summary import Summary
+from retake.tables import plain_table
 from retake.terminal import Parser
+from retake.versions import incoming as incoming_version
 
 CARD = "assets.extra/retake.json"
 ROLLED_BACK = "assets.extra/rolled_back_from"
@@ -117,11 +118,12 @@ def roll_back(models: Path, number: int) -> Path:
     newest = max(int(path.name) for path in models.iterdir() if path.name.isdecimal())
     final = models / str(max(int(time.time()), newest + 1))
     try:
-        with durable.unfinished(final) as incoming:
+        with incoming_version(models) as incoming:
             shutil.copytree(folder, incoming)
             (incoming / ROLLED_BACK).parent.mkdir(exist_ok=True)
             (incoming / ROLLED_BACK).write_text(_original(folder))
             seal.put(incoming)
+            durable.publish(incoming, final)
     except OSError as error:
         raise RetakeError(f"{final} cannot be written ({error.strerror or error})") from None
     return final
@@ -146,10 +148,10 @@ def delete(models: Path, number: int) -> None:
         raise RetakeError(
             f"version {number} is in service; put another one in service first: retake models --roll-back"
         )
-    gone = models / f".deleted-{uuid.uuid4().hex}"
     try:
-        (models / str(number)).rename(gone)
-        shutil.rmtree(gone)
+        with incoming_version(models) as gone:
+            (models / str(number)).rename(gone)
+            shutil.rmtree(gone)
     except OSError as error:
         raise RetakeError(f"{models / str(number)} cannot be deleted ({error.strerror})") from None
 
@@ -229,7 +231,7 @@ def _card(folder: Path) -> str:
 
 
 def _runs_table(found: list[Past]) -> object:
-    table = summaries.plain_table("run", "ended", "runner", "accuracy", "eval pictures", "verdict")
+    table = plain_table("run", "ended", "runner", "accuracy", "eval pictures", "verdict")
     for column in (1, 2, 5):
         table.columns[column].justify = "left"
     for run in found:
@@ -245,7 +247,7 @@ def _runs_table(found: list[Past]) -> object:
 
 
 def _models_table(found: list[Version]) -> object:
-    table = summaries.plain_table("version", "pushed", "accuracy", "run", "")
+    table = plain_table("version", "pushed", "accuracy", "run", "")
     for column in (1, 3, 4):
         table.columns[column].justify = "left"
     for version in found:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from retake import gate, places
 from retake.errors import NotBlessedError, RetakeError
+from retake.tables import plain_table
 from retake.terminal import in_lines, printable
 
 RunState = Literal["complete", "failed"]
@@ -218,13 +218,6 @@ def render(summary: Summary, seconds: float | None = None, nodes: bool = True) -
         parts += _confusion(summary.metrics)
     parts.append(_verdict(summary))
     return Group(*[line for part in parts for line in ("", part)][1:])
-
-
-def plain_table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim", border_style="dim")
-    for at, name in enumerate(columns):
-        table.add_column(Text(name), justify="right" if at else "left", overflow="fold")
-    return table
 
 
 def _nodes(nodes: list[Node]) -> Table:

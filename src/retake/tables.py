@@ -9,6 +9,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def percent(share: float | None) -> str:
@@ -83,3 +84,10 @@ def _text(table: Table) -> str:
     console = _console(max(_width(table), 1))
     console.print(table)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"  # type: ignore[attr-defined]
+
+
+def plain_table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim", border_style="dim")
+    for at, name in enumerate(columns):
+        table.add_column(Text(name), justify="right" if at else "left", overflow="fold")
+    return table

@@ -20,6 +20,7 @@ from tfx.types import standard_artifacts
 from components import pusher
 from pipelines.factory import MODELS_PARAMETER
 from retake import seal
+from retake import versions as versioning
 from retake.errors import RetakeError
 
 
@@ -150,7 +151,7 @@ def test_an_unfinished_push_of_another_machine_is_left_alone_for_an_hour(model, 
     os.utime(left_behind, (0, 0))  # As copied from an old model: its age says nothing about the push.
     push(model, blessing(tmp_path), tmp_path / "models")
     assert left_behind.exists()
-    monkeypatch.setattr(pusher, "LEFT_BEHIND_SECONDS", -1)
+    monkeypatch.setattr(versioning, "LEFT_BEHIND_SECONDS", -1)
     push(another(model), blessing(tmp_path), tmp_path / "models")
     assert not left_behind.exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,11 @@ def test_where_nothing_has_run_the_command_that_starts_a_run_is_named(
     for words in (["runs"], ["models"]):
         assert main(told(tmp_path, *words)) == 1
         assert "retake run --config sample" in capsys.readouterr().err
+
+
+def test_what_a_killed_roll_back_or_deletion_left_is_removed_by_the_next_one(place: Path) -> None:
+    models = place / "models"
+    left_behind = models / f".incoming-{socket.gethostname()}-0"
+    (left_behind / "variables").mkdir(parents=True)
+    history.delete(models, 1)
+    assert [path.name for path in models.iterdir()] == ["2"]
