@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from retake import handover
+from retake import handover, quiet
 
 IMPORTS = (
     "pipelines.metadata",
@@ -37,7 +37,7 @@ IDLE = 900.0
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # As its clients do, whose environment has to be the same.
+    quiet.environment()  # As its clients do, whose environment has to be the same.
     named = sys.argv[1:]
     place = Path(named[0] if named else f"{tempfile.mkdtemp(prefix='retake-')}/nodes")
     try:

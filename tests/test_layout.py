@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -30,6 +31,20 @@ def test_dag_files_import_airflow_and_the_standard_library_only(file: Path) -> N
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module or "." for node in nodes if isinstance(node, ast.ImportFrom)]
     assert {name.partition(".")[0] for name in names} <= {"airflow", *sys.stdlib_module_names}
+
+
+def test_all_that_read_a_data_location_pass_over_the_same_files() -> None:
+    """Airflow and the Cloud Function cannot import what the ExampleGen has, and say it again."""
+    readers = ["components/example_gen.py", "dags/image_classifier.py", "kubeflow/cloud_function/main.py"]
+    found = {name: re.findall(r"^HIDDEN = (.+)$", (PROJECT / name).read_text(), re.MULTILINE) for name in readers}
+    others = [
+        file
+        for folder in ("src", "components", "pipelines", "dags", "kubeflow")
+        for file in (PROJECT / folder).rglob("*.py")
+        if re.search(r"^HIDDEN\b", file.read_text(), re.MULTILINE) and str(file.relative_to(PROJECT)) not in readers
+    ]
+    assert not others
+    assert set(map(tuple, found.values())) == {('(".", "_", "beam-temp-")',)}
 
 
 def test_the_command_explains_itself_without_loading_tensorflow_or_tfx() -> None:
