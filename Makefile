@@ -1,4 +1,4 @@
-.PHONY: help run airflow vertex-demo test test-core lint types imports setup setup-core setup-airflow airflow-lock setup-function function-lock
+.PHONY: help docs run airflow vertex-demo test test-core lint types imports setup setup-core setup-airflow airflow-lock setup-function function-lock
 
 # The units, the runners' contract in one process, and a run by tasks of a local Vertex and by `pipelines.run_node`.
 CORE = tests/retake tests/test_core.py tests/components tests/pipelines/test_local.py::TestLocal \
@@ -25,6 +25,9 @@ test: lint types imports setup-core setup-airflow setup-function ## every check 
 
 test-core: types setup-core ## what has to pass on the other TFX as well: see RETAKE_PYTHON in the README
 	TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile $(CORE)
+
+docs: setup ## the docs site, in site/
+	@DISABLE_MKDOCS_2_WARNING=true .venv/bin/mkdocs build --strict
 
 lint: setup ## style and formatting
 	.venv/bin/ruff check

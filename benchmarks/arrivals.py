@@ -1,15 +1,15 @@
-"""Measure what ten record files in a row do to a model, by how a training starts: fresh or warm, by share or window.
+"""Measure how a model changes while ten record files arrive, for each way of training: fresh, share, warm or window.
 
-The first file holds pictures of all classes. Of those that arrive, every other one holds two classes only, and one has
-wrong labels. Each candidate goes through the gate's rule, on the eval pictures of old and new files; a file whose
-candidate is refused stays, but for the one with wrong labels, which somebody then takes away. The heads are the
-Trainer's, on a frozen network's features. Printed are a Markdown table and, for each way, what the gate said; drawn is
-the accuracy on test pictures of all classes after each arrival.
+The first file holds pictures of all classes. Of the files that arrive, every other one holds two classes only, and one
+has wrong labels. The gate's rule judges each candidate on the eval pictures of old and new files. If it refuses the
+candidate of the file with wrong labels, this file is removed; all other files stay. The heads are the Trainer's, on a
+frozen network's features. The benchmark prints a Markdown table, and plots the accuracy on test pictures of all classes
+after each arrival.
 
     python -m benchmarks.arrivals IMAGES TEST WEIGHTS STORE --plot arrivals.svg
 
-IMAGES and TEST hold a folder of pictures for each class, WEIGHTS are EfficientNetV2B0's, and STORE is a folder that
-keeps the features.
+IMAGES and TEST hold a folder of pictures for each class. WEIGHTS is a weights file of EfficientNetV2B0, and STORE a
+folder for the features.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from retake.gate import NEW, OLD, Comparison, compare, doubt
 from retake.sections import EvaluatorSection
 
 FIRST, ARRIVING, ARRIVALS, WRONG = 400, 75, 10, 6
-"""Pictures of the first file and of each that arrives; files that arrive, and which of them has wrong labels."""
+"""Pictures of the first file and of each later file; number of later files; number of the file with wrong labels."""
 
 EVAL, HELD_OUT = 5, 7
-"""One of so many pictures is an eval picture, or chooses the head's penalty."""
+"""One in 5 pictures is an eval picture. One in 7 train pictures is held out, and chooses the head's penalty."""
 
 
 ENLARGED = 0.84, 0.92
@@ -76,11 +76,11 @@ class Service(NamedTuple):
 
 
 class Story(NamedTuple):
-    """What became of a row of arrivals.
+    """The results of a series of arrivals.
 
     Fields:
       old: accuracy on the test pictures, at first and after each arrival.
-      new: right answers and pictures of each arrival's eval split but the wrong one's, after it.
+      new: right answers and pictures, summed over the eval splits of the arrivals without the wrong file.
       verdicts: whether each candidate was blessed.
     """
 
@@ -90,32 +90,32 @@ class Story(NamedTuple):
 
 
 def story(way: Way, x: np.ndarray, y: np.ndarray, test: head.Rows, seed: int) -> Story:
-    """Lets the files arrive, in an order by the seed, which is the same for each way."""
+    """Lets the files arrive. Their order depends on the seed only, so it is the same for each way."""
     classes = int(y.max()) + 1
     generator = np.random.default_rng(seed)
     files = {number: _file(x, labels, rows) for number, (rows, labels) in enumerate(_arrivals(y, generator))}
-    there, first = {0: files[0]}, _joined([files[0].train])
+    present, first = {0: files[0]}, _joined([files[0].train])
     service = Service(*_fresh(first, classes), {0})
     old, right, pictures, verdicts = [_accuracy(service.head, test)], 0, 0, []
     for number in range(1, ARRIVALS + 1):
-        there[number] = files[number]
-        chosen = dict(list(there.items())[-way.window :]) if way.window else there
+        present[number] = files[number]
+        chosen = dict(list(present.items())[-way.window :]) if way.window else present
         fitted, penalty = _candidate(way, chosen, service, classes, generator)
         slices = {
-            name: [each.eval for key, each in chosen.items() if (key in service.known) == known]
+            name: [file.eval for key, file in chosen.items() if (key in service.known) == known]
             for name, known in ((OLD, True), (NEW, False))
         }
-        told = {name: _compared(fitted, service.head, parts) for name, parts in slices.items() if parts}
+        comparison = {name: _compared(fitted, service.head, parts) for name, parts in slices.items() if parts}
         answers = {
-            str(key): _right_answers(fitted, each.eval) for key, each in chosen.items() if key not in service.known
+            str(key): _right_answers(fitted, file.eval) for key, file in chosen.items() if key not in service.known
         }
-        in_doubt = OLD in told and doubt(told[OLD].candidate, answers, GATE.confidence, GATE.min_new_ratio)
-        blessed = not (in_doubt or any(each.worse for each in told.values()))
+        in_doubt = OLD in comparison and doubt(comparison[OLD].candidate, answers, GATE.confidence, GATE.min_new_ratio)
+        blessed = not (in_doubt or any(result.worse for result in comparison.values()))
         if blessed:
             known = service.known if way.start == "warm" else set()
             service = Service(fitted, penalty, known | set(chosen))
         elif number == WRONG:
-            del there[number]
+            del present[number]
         old.append(_accuracy(service.head, test))
         verdicts.append(blessed)
         if number != WRONG:
@@ -146,9 +146,9 @@ def _file(x: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> File:
 def _candidate(
     way: Way, files: dict[int, File], service: Service, classes: int, generator: np.random.Generator
 ) -> tuple[head.Head, float]:
-    """The head and its penalty, as components/trainer.py makes them."""
-    new = [each.train for number, each in files.items() if number not in service.known]
-    old = [each.train for number, each in files.items() if number in service.known]
+    """The head and its penalty, as in components/trainer.py."""
+    new = [file.train for number, file in files.items() if number not in service.known]
+    old = [file.train for number, file in files.items() if number in service.known]
     if way.start == "warm":
         rows = _joined(new)
         if way.replay:
@@ -160,7 +160,7 @@ def _candidate(
         return head.fit(rows, classes, service.penalty, service.head), service.penalty
     rows = _joined([*old, *new])
     if way.new_share and old:
-        is_new = np.arange(len(rows.labels)) >= sum(len(each.labels) for each in old)
+        is_new = np.arange(len(rows.labels)) >= sum(len(part.labels) for part in old)
         weight = way.new_share / (1 - way.new_share) * (~is_new).sum() / is_new.sum()
         weights = np.where(is_new, weight, 1).astype("float32")
         rows = rows._replace(weights=weights / weights.mean())
@@ -202,21 +202,21 @@ def main(images: Path, test: Path, weights: Path, store: Path, seeds: int, plot:
     """Prints the table and writes the plot."""
     x, y = features_of(images, weights, store / "images")
     test_x, test_y = features_of(test, weights, store / "test")
-    asked = head.Rows(test_x, test_y, np.ones(len(test_y), "float32"))
+    test_rows = head.Rows(test_x, test_y, np.ones(len(test_y), "float32"))
     print(
         f"Mean and standard deviation over {seeds} orders of the pictures, in percent; {len(test_y)} test pictures; "
         f"file {WRONG} has wrong labels.\n"
     )
-    print("| way | old pictures, at first | after ten arrivals | least | new pictures | wrong file refused | others |")
+    print("| way | first | after ten arrivals | lowest in between | new pictures | wrong file refused | others |")
     print("|---|---|---|---|---|---|---|")
     figure = Figure(figsize=(10, 4), layout="constrained")
     both = figure.subplots(1, 2)
     for name, way in WAYS.items():
-        stories = [story(way, x, y, asked, seed) for seed in range(seeds)]
-        old = np.array([each.old for each in stories])
-        new = [each.new[0] / each.new[1] for each in stories]
-        refused = sum(not each.verdicts[WRONG - 1] for each in stories)
-        others = sum(not verdict for each in stories for n, verdict in enumerate(each.verdicts, 1) if n != WRONG)
+        runs = [story(way, x, y, test_rows, seed) for seed in range(seeds)]
+        old = np.array([run.old for run in runs])
+        new = [run.new[0] / run.new[1] for run in runs]
+        refused = sum(not run.verdicts[WRONG - 1] for run in runs)
+        others = sum(not verdict for run in runs for n, verdict in enumerate(run.verdicts, 1) if n != WRONG)
         cells = [_in_words(old[:, 0]), _in_words(old[:, -1]), _in_words(old.min(1)), _in_words(new)]
         cells += [f"{refused} of {seeds}", f"{others} of {seeds * (ARRIVALS - 1)}"]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)

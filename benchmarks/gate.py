@@ -1,9 +1,9 @@
-"""Measure by simulation how often the gate refuses a model as good as the one in service, and accepts a worse one.
+"""Simulate how often the gate refuses a candidate that equals the model in service, and accepts a worse one.
 
-How often two models disagree is taken from real pictures: a head on a frozen network's features, trained with and
-without a twentieth of the training pictures, answers the fifth that is held out, for each of five fifths. One head
-settles (logistic regression), one does not (Adam at a constant rate, with another seed each time). From that follow
-simulated eval splits: the worse model also loses 2 of 100 pictures.
+The rate of disagreement of two models comes from real pictures: a head on a frozen network's features is trained with
+and without a twentieth of the training pictures. Both heads answer the held-out fifth, for each of five fifths. There
+are two kinds of heads: logistic regression, which converges, and Adam at a constant rate with a new seed each time,
+which does not. The simulation draws eval splits with this rate. The worse model also loses 2 of 100 pictures.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PENALTY = 0.01
 
 
 def main(images: Path, weights: Path, store: Path, seed: int) -> None:
-    """Prints for each head how much the models disagree, and a line for each number of eval pictures."""
+    """Prints the disagreement of the models for each head, and a line for each number of eval pictures."""
     features, labels = features_of(images, weights, store)
     for name, head in HEADS.items():
         gained, lost, accuracy = disagreement(head, features, labels, seed)
@@ -56,7 +56,7 @@ def main(images: Path, weights: Path, store: Path, seed: int) -> None:
 
 
 def features_of(images: Path, weights: Path, store: Path) -> tuple[np.ndarray, np.ndarray]:
-    """EfficientNetV2B0's features float32[n, 1280] and the labels int[n] of the different pictures in class folders."""
+    """Features float32[n, 1280] of EfficientNetV2B0 and labels int[n] of the distinct pictures in class folders."""
     import keras
 
     classes = sorted(folder.name for folder in images.iterdir() if folder.is_dir())
@@ -78,7 +78,7 @@ def features_of(images: Path, weights: Path, store: Path) -> tuple[np.ndarray, n
 
 
 def disagreement(head: Head, features: np.ndarray, labels: np.ndarray, seed: int) -> tuple[int, int, float]:
-    """Pictures that more training pictures gain and lose, and the accuracy with them."""
+    """Number of pictures that more training pictures turn right and turn wrong, and the accuracy with them."""
     gained = lost = right = 0
     for train, test in StratifiedKFold(5, shuffle=True, random_state=seed).split(features, labels):
         before, _ = train_test_split(train, test_size=0.05, random_state=seed, stratify=labels[train])
@@ -92,15 +92,15 @@ def disagreement(head: Head, features: np.ndarray, labels: np.ndarray, seed: int
     return gained, lost, right / len(labels)
 
 
-def logistic_regression(x: np.ndarray, y: np.ndarray, asked: np.ndarray, seed: int) -> np.ndarray:
-    """int[n] answers for `asked` of a head that is trained to convergence: no seed changes it."""
+def logistic_regression(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+    """int[n] answers to `test` of a head that is trained to convergence, so that the seed has no effect."""
     return np.asarray(
-        make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=1000)).fit(x, y).predict(asked)
+        make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=1000)).fit(x, y).predict(test)
     )
 
 
-def constant_rate(x: np.ndarray, y: np.ndarray, asked: np.ndarray, seed: int) -> np.ndarray:
-    """int[n] answers for `asked` of a head that Adam trains at a constant rate, without settling."""
+def constant_rate(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+    """int[n] answers to `test` of a head that Adam trains at a constant rate, without convergence."""
     import keras
 
     keras.utils.set_random_seed(seed)
@@ -108,7 +108,7 @@ def constant_rate(x: np.ndarray, y: np.ndarray, asked: np.ndarray, seed: int) ->
     head.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", jit_compile=False)
     scaler = StandardScaler().fit(x)
     head.fit(scaler.transform(x), y, batch_size=128, epochs=20, verbose=0)
-    return np.asarray(head.predict(scaler.transform(asked), verbose=0)).argmax(-1)
+    return np.asarray(head.predict(scaler.transform(test), verbose=0)).argmax(-1)
 
 
 Head = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
@@ -116,7 +116,7 @@ HEADS: dict[str, Head] = {"logistic regression": logistic_regression, "Adam at a
 
 
 def refused(pictures: int, gains: float, losses: float, generator: np.random.Generator) -> tuple[float, float]:
-    """The share of candidates that is refused: by `worse by more than 0`, as before, and by the gate's defaults."""
+    """The share of refused candidates: by the earlier rule (any lower accuracy), and by the gate's defaults."""
     drawn = generator.multinomial(pictures, [gains, losses, 1 - gains - losses], SIMULATIONS)[:, :2]
     before = float((drawn[:, 0] < drawn[:, 1]).mean())
     now = float(np.mean([_worse(int(gained), int(lost), pictures) for gained, lost in drawn]))
@@ -132,7 +132,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__)
     parser.add_argument("images", type=Path, metavar="IMAGES", help="has a folder of pictures for each class")
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights of EfficientNetV2B0 without its top")
-    parser.add_argument("features", type=Path, metavar="FEATURES", help="folder that keeps the features")
+    parser.add_argument("features", type=Path, metavar="FEATURES", help="folder for the features")
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
     main(options.images, options.weights, options.features, options.seed)

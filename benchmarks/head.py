@@ -1,7 +1,8 @@
-"""Compare the head with scikit-learn's logistic regression, which is tuned on a held-out fifth, on the same features.
+"""Compare the head with scikit-learn's logistic regression on the same features.
 
-Each seed leaves out another fifth of the pictures: of the test pictures, or of the training pictures where a set has a
-test folder of its own. Identical pictures stay together. The drawn pictures are always among the sets.
+The logistic regression is tuned on a held-out fifth. Each seed leaves out another fifth of the pictures: as the test
+pictures, or from the training pictures if a set has its own test folder. Identical pictures stay together. The drawn
+pictures are always among the sets.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ with quiet.imports():
 
     from benchmarks.plain_keras import pixels
     from components import backbones, head
-    from components.trainer import held_out
+    from components.training_split import held_out
     from retake.features import of_pictures, store_for
 
 SEEDS = 5
@@ -53,10 +54,10 @@ class Pictures(NamedTuple):
 def main(backbone: known.Name, weights: str, sets: list[str], store: Path) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     network = backbones.build(backbone, weights, 224, True, lambda: np.empty(0)).network
-    kept = store_for(str(store), {"backbone": backbone, "weights": weights})
+    feature_store = store_for(str(store), {"backbone": backbone, "weights": weights})
 
     def read(name: str, folder: Path, classes: list[str]) -> Pictures:
-        files = [(str(path), label) for label, each in enumerate(classes) for path in sorted((folder / each).iterdir())]
+        files = [(str(path), label) for label, cls in enumerate(classes) for path in sorted((folder / cls).iterdir())]
         digests = [hashlib.sha256(Path(path).read_bytes()).digest() for path, _ in files]
 
         def compute(which: np.ndarray) -> np.ndarray:
@@ -64,7 +65,7 @@ def main(backbone: known.Name, weights: str, sets: list[str], store: Path) -> No
             whole = pixels(chosen).map(lambda picture: tf.cast(picture, "uint8"))
             return network.predict(whole.batch(8), verbose=0)
 
-        features = of_pictures(digests, f"{kept}-{name}-{folder.name}", compute)
+        features = of_pictures(digests, f"{feature_store}-{name}-{folder.name}", compute)
         return Pictures(features, np.array([label for _, label in files]), digests)
 
     console = Console()
@@ -78,18 +79,18 @@ def main(backbone: known.Name, weights: str, sets: list[str], store: Path) -> No
             parts = [read(name, folder / part, classes) for part in ("train", "test") if (folder / part).is_dir()]
             splits = [split(parts or [read(name, folder, classes)], seed) for seed in range(SEEDS)]
             (bar, bar_time), (own, own_time) = (timed(method, splits) for method in (scikit_learn, this_head))
-            sizes = [f"{np.mean([len(each[side].labels) for each in splits]):.0f}" for side in (0, 1)]
+            sizes = [f"{np.mean([len(parts[side].labels) for parts in splits]):.0f}" for side in (0, 1)]
             table.add_row(name, *sizes, *map(spread, (bar, own, own - bar)), f"{own_time / bar_time:.1f} ×")
     console.print(table)
 
 
-def _set(given: str) -> tuple[str, Path]:
-    name, _, folder = given.partition("=")
+def _set(argument: str) -> tuple[str, Path]:
+    name, _, folder = argument.partition("=")
     return name, Path(folder)
 
 
 def split(parts: list[Pictures], seed: int) -> tuple[Pictures, Pictures]:
-    """What to train on and what to test on: `parts` is all pictures, or those to train on and those to test on."""
+    """The training and the test pictures. `parts` holds all pictures, or the training and the test pictures."""
     out = fifth(parts[0].digests, seed)
     return parts[0].only(~out), parts[1] if len(parts) == 2 else parts[0].only(out)
 
@@ -106,12 +107,12 @@ def scikit_learn(train: Pictures, test: Pictures, seed: int) -> float:
         regression = LogisticRegression(C=inverse_penalty, max_iter=2000)
         return make_pipeline(StandardScaler(), regression).fit(to.features, to.labels)
 
-    accuracies = [fitted(fit, each).score(validation.features, validation.labels) for each in INVERSE_PENALTIES]
+    accuracies = [fitted(fit, c).score(validation.features, validation.labels) for c in INVERSE_PENALTIES]
     return float(fitted(train, INVERSE_PENALTIES[np.argmax(accuracies)]).score(test.features, test.labels))
 
 
 def this_head(train: Pictures, test: Pictures, seed: int) -> float:
-    """As the Trainer does it; there is nothing that a seed could change."""
+    """Fits the head like the Trainer. The seed has no effect."""
     classes = int(train.labels.max()) + 1
     mass = np.bincount(train.labels, minlength=classes)
     weights = (len(train.labels) / classes / mass)[train.labels].astype("float32")
@@ -126,7 +127,7 @@ def timed(
     method: Callable[[Pictures, Pictures, int], float], splits: list[tuple[Pictures, Pictures]]
 ) -> tuple[np.ndarray, float]:
     begun = time.process_time()
-    accuracies = [method(*each, seed) for seed, each in enumerate(splits)]
+    accuracies = [method(*parts, seed) for seed, parts in enumerate(splits)]
     return np.array(accuracies), time.process_time() - begun
 
 
@@ -149,7 +150,7 @@ if __name__ == "__main__":
         type=Path,
         default=Path("runs/benchmarks"),
         metavar="FOLDER",
-        help="keeps features for the next time",
+        help="folder for the features",
     )
     options = parser.parse_args()
     main(options.backbone, options.weights, options.sets, options.features)

@@ -1,15 +1,15 @@
-"""Measure how far a record file that arrives moves the answer to pictures of no class: the hot dogs of docs/hotdog.md.
+"""Measure how far a new record file changes a model's answer to pictures of no class: the hot dogs of docs/hotdog.md.
 
 For each of several splits of the same pictures, and each of two record files, the pipeline of configs/hotdog.yaml
-trains a baseline, and then a candidate for each of several settings. A line of JSON for each model says what the hot
-dogs are to it on average, and how many eval pictures of the old and of the new file it knows; a Markdown table ends it.
-What is measured stays below WORK, and a second call goes on where the first one ended.
+trains a baseline, and then a candidate for each of several settings. The benchmark prints a line of JSON for each model
+with the mean prediction for the hot dogs, and the number of eval pictures of the old and of the new file that the model
+answers right. At the end it prints a Markdown table. The results stay below WORK; a second call continues from there.
 
     python -m benchmarks.hotdog IMAGES RECORDS WEIGHTS WORK
 
-IMAGES holds the folders food, sandwich, taco and `hot dog`, RECORDS the files taco_bias.tfrecord and
-sandwich_bias.tfrecord, WEIGHTS those of EfficientNetV2B0. A split takes about three
-quarters of an hour on 2 cores, most of it fine-tuning.
+IMAGES holds the folders food, sandwich, taco and `hot dog`. RECORDS holds the files taco_bias.tfrecord and
+sandwich_bias.tfrecord. WEIGHTS is a weights file of EfficientNetV2B0. A split takes about three quarters of an hour on
+2 cores, most of it for fine-tuning.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "window 1, fine-tuned": (FRESH, "data.window=1", *FINE_TUNED),
 }
 NEVER_BLESSED = "evaluator.min_accuracy=1"
-"""For all but what is shipped, so that each candidate that asks for it meets the same model in service."""
+"""For all settings except the shipped ones, so that every candidate is compared with the same model in service."""
 
 
 def main(pictures: Path, records: Path, weights: Path, work: Path, splits: int) -> None:
-    """Measures what is not measured yet, and prints the table."""
+    """Runs the missing measurements, and prints the table."""
     work.mkdir(parents=True, exist_ok=True)
     measured = work / "measured.jsonl"
     measured.touch()
@@ -82,8 +82,8 @@ def main(pictures: Path, records: Path, weights: Path, work: Path, splits: int) 
                 elif (place.folder / "data" / ARRIVED).exists():
                     sys.exit(f"{place.folder} is of another order of settings; give another WORK")
                 gate = () if settings in (BASELINE, SHIPPED) else (NEVER_BLESSED,)
-                told = place.measure(place.run(*overrides, *gate), hot_dogs)
-                rows.append({"split": split, "file": file, "settings": settings, **told})
+                result = place.measure(place.run(*overrides, *gate), hot_dogs)
+                rows.append({"split": split, "file": file, "settings": settings, **result})
                 with measured.open("a") as lines:
                     print(json.dumps(rows[-1]), file=lines)
                 print(json.dumps(rows[-1]), flush=True)
@@ -97,7 +97,7 @@ class Place:
         self.folder, self._weights, self._split = folder, weights, split
 
     def put(self, record: Path, name: str) -> None:
-        """Lets a record file arrive, later than the one before by any file system's clock."""
+        """Copies a record file into the data folder, with a later time than the previous file on any file system."""
         target = self.folder / "data" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
@@ -112,7 +112,7 @@ class Place:
         for option in ("data", "root", "models"):
             command += [f"--{option}", str(self.folder / option)]
         summary = self.folder / "summary.json"
-        # What the frozen network says of a picture is the same in all places.
+        # All places share the frozen network's features.
         features, shared = self.folder / "root" / "features", self.folder.parent / "features"
         if shared.exists() and not features.exists():
             shutil.copytree(shared, features)
@@ -123,23 +123,23 @@ class Place:
         return dict(json.loads(summary.read_text()))
 
     def measure(self, summary: dict[str, Any], hot_dogs: list[bytes]) -> dict[str, Any]:
-        """What a run's model says.
+        """Measures the model of a run.
 
         Returns:
-          {"shares": {class: mean probability of the hot dogs}, "old" and "new": [right answers, pictures] of the eval
-          pictures of either file, "accuracy": on the run's eval split by the pipeline itself, "blessed": bool}.
+          {"shares": {class: mean probability of the hot dogs}, "old" and "new": [right answers, pictures] for the eval
+          pictures of each file, "accuracy": the pipeline's own metric on the eval split, "blessed": bool}.
         """
         model = models.load(
             Path(outputs(self.folder / "root", summary["run_id"])["model"]) / "Format-Serving", trust=True
         )
         shares = probabilities(model, hot_dogs).mean(0).tolist()
-        told: dict[str, Any] = {"shares": dict(zip(model.classes, shares, strict=True))}
+        result: dict[str, Any] = {"shares": dict(zip(model.classes, shares, strict=True))}
         pictures = eval_pictures(self.folder / "root")
         for name, source in (("old", FIRST), ("new", ARRIVED)):
             if chosen := pictures.get(source):
                 answers = probabilities(model, [image for image, _ in chosen]).argmax(1)
-                told[name] = [int(np.sum(answers == [label for _, label in chosen])), len(chosen)]
-        return {**told, "accuracy": summary["metrics"]["accuracy"], "blessed": summary["blessed"]}
+                result[name] = [int(np.sum(answers == [label for _, label in chosen])), len(chosen)]
+        return {**result, "accuracy": summary["metrics"]["accuracy"], "blessed": summary["blessed"]}
 
 
 def probabilities(model: models.Model, encoded: Sequence[bytes]) -> np.ndarray:
@@ -150,27 +150,27 @@ def probabilities(model: models.Model, encoded: Sequence[bytes]) -> np.ndarray:
 
 
 def outputs(root: Path, run_id: str) -> dict[str, str]:
-    """Key → address of what a run's nodes made."""
+    """Output key → address of the artifact, for all nodes of a run."""
     connection = metadata.connection_config(f"sqlite:///{root}/metadata.sqlite")
     store = MetadataStore(connection)
-    made = {}
+    addresses = {}
     for node, execution in metadata.executions(connection, "hotdog", run_id).items():
         for event in store.get_events_by_execution_ids([execution.id]):
             if event.type == metadata_store_pb2.Event.OUTPUT and node not in RESOLVERS:
                 [artifact] = store.get_artifacts_by_id([event.artifact_id])
-                made[event.path.steps[0].key] = artifact.uri
-    return made
+                addresses[event.path.steps[0].key] = artifact.uri
+    return addresses
 
 
 def eval_pictures(root: Path) -> dict[str, list[tuple[bytes, int]]]:
     """Record file → image and label of its eval pictures, which are the same in all runs."""
     shards = sorted(str(file) for file in root.glob("ExampleGen/examples/*/Split-eval/*"))
-    found: dict[str, dict[tuple[bytes, int], None]] = {}
+    by_source: dict[str, dict[tuple[bytes, int], None]] = {}
     for record in tf.data.TFRecordDataset(shards, "GZIP").as_numpy_iterator():
         feature = tf.train.Example.FromString(record).features.feature
         picture = feature["image"].bytes_list.value[0], feature["label"].int64_list.value[0]
-        found.setdefault(feature["source"].bytes_list.value[0].decode(), {})[picture] = None
-    return {source: list(pictures) for source, pictures in found.items()}
+        by_source.setdefault(feature["source"].bytes_list.value[0].decode(), {})[picture] = None
+    return {source: list(pictures) for source, pictures in by_source.items()}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -1,6 +1,6 @@
-"""Compare the pipeline with a hand-written script in one run: time, memory, and where the time goes.
+"""Compare the pipeline with a hand-written script: time, memory, and the time of each node.
 
-Run it alone on the machine; it takes about eight minutes on 2 cores.
+Run the benchmark alone on the machine; it takes about eight minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 EPOCHS = 20
-"""A classic notebook's training, early stopping included; one epoch is measured."""
+"""Epochs of a classic notebook with early stopping. One epoch is measured; the others are extrapolated."""
 
 
 class Measured(NamedTuple):
@@ -99,7 +99,7 @@ def pictures(summary: Any) -> int:
 
 
 def measure(module: str, *arguments: str) -> Measured:
-    """Runs a module as a process of its own and takes its wall time and peak memory."""
+    """Runs a module in a separate process, and measures its wall time and peak memory."""
     with tempfile.TemporaryFile("w+") as output:
         begun = time.monotonic()
         process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=output, stderr=subprocess.DEVNULL)
@@ -118,7 +118,7 @@ def peak(usage: resource.struct_rusage) -> float:
 
 
 def double(images: Path, out: Path) -> None:
-    """Writes each picture again, mirrored, so that it is another picture."""
+    """Writes a mirrored copy of each picture, which counts as a different picture."""
     for folder in ("food", "sandwich", "taco"):
         (out / folder).mkdir(parents=True)
         for path in track(sorted((images / folder).iterdir()), f"mirroring {folder}", transient=True):

@@ -1,8 +1,8 @@
-"""Transfer learning as one script, as a good engineer writes it: benchmarks.pipeline measures the pipeline against it.
+"""Transfer learning in one script, as a good engineer would write it, for comparison in benchmarks.pipeline.
 
-It reads class folders, holds a fifth out by the picture's bytes, trains EfficientNetV2B0, writes a SavedModel, and
-prints accuracy and seconds as JSON. `frozen` caches the features of a frozen backbone and trains a head on them;
-`whole` trains one epoch of the whole network, as classic notebooks do.
+The script reads class folders, holds out a fifth by the pictures' bytes, trains EfficientNetV2B0, writes a SavedModel,
+and prints accuracy and seconds as JSON. `frozen` caches the features of a frozen backbone, and trains a head on them.
+`whole` trains the whole network for one epoch, as classic notebooks do.
 """
 
 from __future__ import annotations

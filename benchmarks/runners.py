@@ -1,14 +1,15 @@
-"""Measure what running node by node costs: the embedded sample under the local runner, by `run_node`, under Airflow,
-and on a Vertex on this machine.
+"""Measure the cost of running node by node. The embedded sample runs with the local runner, with `run_node`, under
+Airflow, and on the local Vertex.
 
-It prints a Markdown table. It needs both environments (`make setup setup-airflow`). Run it alone on the machine; it
-takes about five minutes on 2 cores.
+The benchmark prints a Markdown table. It needs both environments (`make setup setup-airflow`). Run it alone on the
+machine; it takes about five minutes on 2 cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,10 @@ import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.request import urlopen
+
+from kubeflow import stand_ins
+from pipelines.local_airflow.server import QUICK, AirflowServer
 
 PROJECT = Path(__file__).parents[1]
 ALLOWED = 9
@@ -27,10 +32,10 @@ class Times(NamedTuple):
     """Seconds of a run.
 
     Fields:
-      whole: From the command, or the trigger, to the end.
-      work: Node → what ML Metadata says that the execution took.
-      waited: Node → what whoever started the node waited for it.
-      gaps: Node → between the end of what it needs, or the start of the run, and its own start.
+      whole: from the command or the trigger to the end.
+      work: node → time of the execution in ML Metadata.
+      waited: node → time that the runner waited for the node.
+      gaps: node → time between the end of its last dependency, or the start of the run, and its own start.
     """
 
     whole: float
@@ -57,10 +62,10 @@ def main() -> None:
     for node, seconds in local.work.items():
         columns = [seconds, local.waited[node], nodewise.waited[node], over[node]]
         columns += [airflow.waited[node], airflow.gaps[node], vertex.waited[node], vertex.gaps[node]]
-        print(f"| {node} |", " | ".join(f"{each:.1f}" for each in columns), "|")
+        print(f"| {node} |", " | ".join(f"{value:.1f}" for value in columns), "|")
     sums = [sum(local.work.values()), local.whole, nodewise.whole, sum(over.values()), airflow.whole]
     for what, by, digits in (("whole run", 1.0, 1), ("/ local runner", local.whole, 2)):
-        shares = [f"{each / by:.{digits}f}" for each in (*sums, vertex.whole)]
+        shares = [f"{value / by:.{digits}f}" for value in (*sums, vertex.whole)]
         print(f"| {what} |", " | ".join([*shares[:-1], "", shares[-1], ""]), "|")
     for node in ("SchemaGen", "Resolver"):
         print(f"\n{node}: {over[node]:.1f} s over its own work (at most {ALLOWED})", end="")
@@ -72,13 +77,13 @@ def say(what: str) -> None:
 
 
 def settings(work: Path, name: str) -> list[str]:
-    """The sample with a root and a models' folder of its own."""
+    """Options for the sample with a separate root and models' folder."""
     places = ["--root", f"{work}/{name}", "--models", f"{work}/{name}-models"]
     return ["--config", "sample", "--set", f"data.location={work}/sample/records", *places]
 
 
 def run(module: str, *arguments: str) -> tuple[float, str]:
-    """Runs a module as a process of its own: the seconds, and what it said."""
+    """Runs a module in a separate process. Returns the seconds and the output."""
     begun = time.monotonic()
     ended = subprocess.run([sys.executable, "-m", module, *arguments], cwd=PROJECT, capture_output=True, text=True)
     if ended.returncode:
@@ -95,8 +100,8 @@ def locally(work: Path) -> Times:
 
     sample.draw(work / "sample")  # Not a part of any run.
     file = work / "local.json"
-    whole, said = run("pipelines.run", *settings(work, "local"), "--summary", str(file))
-    waited = {node: float(seconds) for node, seconds in re.findall(r"^✓ (\w+) +\w+ +([\d.]+) s$", said, re.MULTILINE)}
+    whole, output = run("pipelines.run", *settings(work, "local"), "--summary", str(file))
+    waited = {node: float(seconds) for node, seconds in re.findall(r"^✓ (\w+) +\w+ +([\d.]+) s$", output, re.MULTILINE)}
     return Times(whole, works(json.loads(file.read_text())), waited, {})
 
 
@@ -111,44 +116,44 @@ def node_by_node(work: Path) -> Times:
 
 
 def under_airflow(work: Path) -> Times:
-    sys.path.insert(0, str(PROJECT / "tests"))
-    from airflow_server import AirflowServer
-
     definitions, home = work / "definitions", work / "airflow"
     run("pipelines.run", "--runner", "airflow", *settings(work, "airflow-root"), "--definitions", str(definitions))
-    with AirflowServer(home, PROJECT / "dags", environment={"RETAKE_DEFINITIONS": str(definitions)}) as server:
+    environment = {"RETAKE_DEFINITIONS": str(definitions)}
+    with AirflowServer(home, PROJECT / "dags", environment=environment, settings=QUICK) as server:
         server.wait_for_dag("sample")
         run_id = server.trigger("sample")
         ended = server.wait_for_run("sample", run_id, timeout=600)
         if ended["state"] != "success":
             sys.exit(server.told("sample", run_id))
-        tasks = server.tasks("sample", run_id)
+        found = server.tasks("sample", run_id)
         summary = server.xcom("sample", run_id, "Pusher")
     # The API server takes the trigger; the scheduler starts the run.
     triggered, over = moment(ended["queued_at"]), moment(ended["end_date"])
-    tasks = {node: (moment(task["start_date"]), moment(task["end_date"])) for node, task in tasks.items()}
+    tasks = {node: (moment(task["start_date"]), moment(task["end_date"])) for node, task in found.items()}
     return times(work, triggered, over, tasks, works(summary))
 
 
 def on_vertex(work: Path) -> Times:
-    sys.path.insert(0, str(PROJECT / "tests"))
-    from vertex_emulator import PROJECT as PROJECT_ID
-    from vertex_emulator import REGION, aiplatform, vertex_emulator
-
-    with vertex_emulator(work / "vertex") as emulator:
-        project = ["--project", PROJECT_ID, "--region", REGION, "--image", "retake"]
+    [port] = stand_ins.free_ports(1)
+    url = f"http://{stand_ins.HOST}:{port}"
+    command = stand_ins.vertex_command(work / "vertex", port, "--parallel=4")
+    with stand_ins.serving(url, command, {**os.environ}, work / "logs" / "vertex.log"):
         places = settings(work, "vertex-root")
-        run("pipelines.run", "--runner", "vertex", *project, "--endpoint", emulator.url, "--wait", *places)
-        [job] = aiplatform.PipelineJob.list()
-        told, over = job.task_details, moment(job.to_dict()["endTime"])
-        begun = job.create_time.timestamp()
+        run("pipelines.run", "--runner", "vertex", "--image", "retake", "--endpoint", url, "--wait", *places)
+        [listed] = answer(f"{url}/v1/projects/-/locations/-/pipelineJobs")["pipelineJobs"]
+        job = answer(f"{url}/v1/{listed['name']}")
     tasks: dict[str, tuple[float, float]] = {}
-    for task in told:
-        node = task.task_name.partition("-")[0]  # A resolver is two tasks.
-        start, end = task.start_time.timestamp(), task.end_time.timestamp()
+    for task in job["jobDetail"]["taskDetails"]:
+        node = task["taskName"].partition("-")[0]  # A resolver is two tasks.
+        start, end = moment(task["startTime"]), moment(task["endTime"])
         first, last = tasks.get(node, (start, end))
         tasks[node] = min(first, start), max(last, end)
-    return times(work, begun, over, tasks, {})
+    return times(work, moment(job["createTime"]), moment(job["endTime"]), tasks, {})
+
+
+def answer(url: str) -> Any:
+    with urlopen(url) as told:  # noqa: S310
+        return json.load(told)
 
 
 def times(work: Path, begun: float, over: float, tasks: dict[str, tuple[float, float]], own: dict[str, float]) -> Times:

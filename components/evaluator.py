@@ -1,8 +1,9 @@
-"""Evaluator: TFMA on the eval split, and the gate: good enough, and not worse than the model in service.
+"""Evaluator: measures the candidate with TFMA on the eval split, and decides whether to bless it.
 
-TFMA measures both models and judges what needs one of them: `min_accuracy` and `min_recall`. `retake.gate` compares the
-two, picture by picture, on what TFMA's own extractors saw (`components.outcomes`). A model that is blessed is measured
-on the test split, too, if there is one; nothing is decided by that.
+TFMA measures the candidate and the model in service, and checks the bounds `min_accuracy` and `min_recall` of the
+candidate. `retake.gate` compares the two models picture by picture, on the predictions that TFMA made
+(`components.outcomes`). A blessed candidate is also measured on the test split, if there is one; the verdict does not
+depend on that.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tfx.utils import io_utils, path_utils, proto_utils
 
 from components import extractors, outcomes
 from components.resolver import EXAMPLES_PROPERTY
-from components.trainer import MODEL_CARD
+from components.start import MODEL_CARD
 from retake import durable, places
 from retake import gate as rule
 from retake.errors import RetakeError
@@ -34,14 +35,14 @@ from retake.gate import Comparison
 from retake.sections import TEST, EvaluatorSection
 
 REASON_PROPERTY = "reason"
-"""Custom property of the ModelBlessing artifact: why it is blessed or not, in words."""
+"""Custom property of the ModelBlessing artifact: the reason of the verdict, in words."""
 
 METRICS_PROPERTY = "metrics"
 BASELINE_METRICS_PROPERTY = "baseline_metrics"
 """Custom properties of the ModelEvaluation artifact: JSON {"accuracy": …, "precision": {class: …}, …}."""
 
 TEST_METRICS_PROPERTY = "test_metrics"
-"""The same of the blessed candidate on the test split; not there for a refused one, or without such a split."""
+"""The same for a blessed candidate on the test split; missing for a refused candidate, or without a test split."""
 
 COMPARISON_PROPERTY = "comparison"
 """Custom property of the ModelEvaluation artifact: JSON {slice: retake.gate.Comparison}, or null."""
@@ -51,7 +52,7 @@ GATE_PROPERTY, CODE_PROPERTY = "gate", "code"
 
 _ACCURACY = "sparse_categorical_accuracy"
 _ROUNDING = 1e-6
-"""TFMA computes in float32, where 7 of 10 are less than 0.7."""
+"""TFMA computes in float32, where 7 / 10 is less than 0.7."""
 
 _log = logging.getLogger("retake")
 
@@ -60,10 +61,10 @@ Floors = dict[tuple[tuple[str, str], ...], float]
 
 
 def floors_of(config: EvaluatorSection, classes: list[str]) -> Floors:
-    """What the gate asks of the candidate alone: TFMA's slice → the accuracy in it.
+    """The bounds for the candidate alone: TFMA's slice → the least accuracy in it.
 
     Raises:
-      RetakeError: min_recall names a class that there is not.
+      RetakeError: min_recall names an unknown class.
     """
     if unknown := [name for name in config.min_recall if name not in classes]:
         raise RetakeError(f"evaluator.min_recall names {', '.join(unknown)}; classes are {', '.join(classes[:20])}")
@@ -73,8 +74,8 @@ def floors_of(config: EvaluatorSection, classes: list[str]) -> Floors:
 
 
 def eval_config(floors: Floors) -> config_pb2.EvalConfig:
-    """What TFMA measures and judges; without floors it judges nothing."""
-    # For all pictures together: a plain `threshold` would hold for every class by itself.
+    """TFMA's metrics and thresholds; without floors there are no thresholds."""
+    # Thresholds are set by slice: a plain `threshold` would apply to every class by itself.
     gates = [
         config_pb2.PerSliceMetricThreshold(
             slicing_specs=[config_pb2.SlicingSpec(feature_values=dict(pictures))],
@@ -102,7 +103,10 @@ def eval_config(floors: Floors) -> config_pb2.EvalConfig:
 
 
 class Executor(executor.Executor):
-    """TFMA's evaluation, then the comparison, with a baseline that cannot be compared set aside, and all in words."""
+    """Runs TFMA's evaluation and the comparison, and writes the verdict with its reason.
+
+    A baseline that cannot be compared is left out.
+    """
 
     def Do(
         self,
@@ -122,9 +126,9 @@ class Executor(executor.Executor):
         classes = _card(candidate)["classes"]
         self._measure("eval", floors_of(gate, classes), input_dict, output_dict, exec_properties)
 
-        if baselines:  # Also where it was set aside: the resolver reads here what the candidate was judged against.
+        if baselines:  # Also if the baseline was left out: the resolver reads this property in a later run.
             blessing.set_int_custom_property("baseline_model_id", baselines[0].id)
-        # TFMA names the models where there are two of them.
+        # TFMA names the models only if there are two.
         metrics = readable_metrics(evaluation.uri, "" if obstacle else outcomes.CANDIDATE, classes)
         baseline = None if obstacle else readable_metrics(evaluation.uri, outcomes.BASELINE, classes)
         rows = [] if obstacle else [*outcomes.read(evaluation.uri)]
@@ -132,12 +136,12 @@ class Executor(executor.Executor):
         comparison = None if obstacle else _compare(rows, sources, gate)
         evaluation.set_string_custom_property(METRICS_PROPERTY, json.dumps(metrics))
         evaluation.set_string_custom_property(BASELINE_METRICS_PROPERTY, json.dumps(baseline))
-        told = {name: each.model_dump() for name, each in comparison.items()} if comparison else None
-        evaluation.set_string_custom_property(COMPARISON_PROPERTY, json.dumps(told))
+        slices = {name: result.model_dump() for name, result in comparison.items()} if comparison else None
+        evaluation.set_string_custom_property(COMPARISON_PROPERTY, json.dumps(slices))
         old = (comparison or {}).get(rule.OLD)
         new = _right_answers(rows, sources or {}) if old else {}
         doubt = rule.doubt(old.candidate, new, gate.confidence, gate.min_new_ratio) if old else None
-        if doubt or any(each.worse for each in (comparison or {}).values()):
+        if doubt or any(result.worse for result in (comparison or {}).values()):
             _refuse(blessing)
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         blessed = blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY) == constants.BLESSED_VALUE
@@ -146,8 +150,8 @@ class Executor(executor.Executor):
             test.uri = f"{evaluation.uri}/{TEST}"
             alone = {**input_dict, "baseline_model": []}
             self._measure(TEST, {}, alone, {"evaluation": [test]}, exec_properties)
-            tested = json.dumps(readable_metrics(test.uri, "", classes))
-            evaluation.set_string_custom_property(TEST_METRICS_PROPERTY, tested)
+            test_metrics = json.dumps(readable_metrics(test.uri, "", classes))
+            evaluation.set_string_custom_property(TEST_METRICS_PROPERTY, test_metrics)
         blessing.set_string_custom_property(EXAMPLES_PROPERTY, examples.uri)
         blessing.set_string_custom_property(REASON_PROPERTY, _reason(gate, metrics, comparison, obstacle, doubt))
 
@@ -159,34 +163,34 @@ class Executor(executor.Executor):
         outputs: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """TFMA's evaluation of a split, and the answers to its pictures, in the folder of `evaluation`."""
+        """Writes TFMA's evaluation of a split, and the models' answers to its pictures, into the `evaluation`."""
         outcomes.FOLDER.set(artifact_utils.get_single_uri(outputs["evaluation"]))
-        asked = {
+        properties = {
             standard_component_specs.EVAL_CONFIG_KEY: proto_utils.proto_to_json(eval_config(floors)),
             standard_component_specs.EXAMPLE_SPLITS_KEY: json.dumps([split]),
         }
-        super().Do(inputs, outputs, {**exec_properties, **asked})
+        super().Do(inputs, outputs, {**exec_properties, **properties})
 
 
 class GatedEvaluator(Evaluator):
     """TFX's Evaluator with this executor.
 
     Args:
-      gate: what is asked of a candidate.
-      code: fingerprint of the code that the node runs, for the cache.
+      gate: the bounds for a candidate.
+      code: fingerprint of the node's code, for the cache.
       channels: TFX's `examples`, `model`, `baseline_model` and `schema`.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
     def __init__(self, gate: EvaluatorSection, code: str, **channels: Any):
-        # The executor adds the floors of classes, whose names may be known by then only.
+        # The executor adds the bounds by class, because the classes may be unknown until the records are read.
         super().__init__(eval_config=eval_config({(): gate.min_accuracy}), module_path=extractors.__name__, **channels)
         self.spec.exec_properties |= {GATE_PROPERTY: gate.model_dump_json(), CODE_PROPERTY: code}
 
 
 def _right_answers(rows: list[dict[str, Any]], known: Container[str]) -> dict[str, tuple[int, int]]:
-    """Record file that is not known → the candidate's right answers to its pictures, and their number."""
+    """Record file that is not in `known` → the number of its pictures that the candidate answers right, and of all."""
     new = {(row["source"], row["sha256"], row["label"]): row for row in rows if row["source"] not in known}
     pictures = Counter(source for source, _, _ in new)
     right = Counter(row["source"] for row in new.values() if row[outcomes.CANDIDATE] == row["label"])
@@ -199,8 +203,8 @@ def _compare(
     """The comparison by slice.
 
     Args:
-      rows: the pictures' outcomes.
-      sources: of the card of the model in service; None where it has none.
+      rows: the models' answers by picture (`components.outcomes`).
+      sources: record files of the model in service, from its card; None if the card does not list them.
       gate: bounds and confidence.
     """
     right: dict[tuple[str, str], tuple[bool, bool]] = {}
@@ -209,16 +213,16 @@ def _compare(
         picture = row["sha256"], row["label"]
         right[picture] = row[outcomes.CANDIDATE] == row["label"], row[outcomes.BASELINE] == row["label"]
         if sources is not None and row["source"] in sources:
-            old.add(picture)  # Also where a new file has it once more.
+            old.add(picture)  # Even if a new record file contains the picture, too.
     slices = {rule.OLD: set(right) & old, rule.NEW: set(right) - old}
     if sources is None:
         slices = {rule.TOGETHER: set(right)}
     bounds = {rule.NEW: gate.max_regression_new}
-    made = {}
+    comparison = {}
     for name, pictures in slices.items():
         counts = Counter(right[picture] for picture in pictures)
         if pictures:
-            made[name] = rule.compare(
+            comparison[name] = rule.compare(
                 gained=counts[True, False],
                 lost=counts[False, True],
                 both=counts[True, True],
@@ -226,11 +230,11 @@ def _compare(
                 confidence=gate.confidence,
                 max_regression=bounds.get(name, gate.max_regression),
             )
-    return made
+    return comparison
 
 
 def _refuse(blessing: types.Artifact) -> None:
-    """Makes of TFX's verdict the opposite, if it was blessed."""
+    """Changes the verdict to "not blessed"."""
     blessed = f"{blessing.uri}/{constants.BLESSED_FILE_NAME}"
     if tf.io.gfile.exists(blessed):
         tf.io.gfile.remove(blessed)
@@ -239,16 +243,16 @@ def _refuse(blessing: types.Artifact) -> None:
 
 
 def _obstacle(baselines: list[types.Artifact], candidate: types.Artifact) -> str | None:
-    """Why the candidate is judged by itself, or None when there is a baseline to compare it with."""
+    """The reason why there is no comparison, or None if there is a baseline to compare the candidate with."""
     if not baselines:
         return "no blessed model to compare with"
     if damage := _damage(baselines[0]):
         return f"the blessed model {damage}, so not compared"
-    there, here = _card(baselines[0]), _card(candidate)
-    if there is None:
+    baseline_card, candidate_card = _card(baselines[0]), _card(candidate)
+    if baseline_card is None:
         return f"the blessed model {baselines[0].uri} is gone or was not made by this pipeline, so not compared"
-    if there["classes"] != here["classes"]:
-        return f"the blessed model knows other classes ({', '.join(there['classes'])}), so not compared"
+    if baseline_card["classes"] != candidate_card["classes"]:
+        return f"the blessed model knows other classes ({', '.join(baseline_card['classes'])}), so not compared"
     return None
 
 
@@ -268,10 +272,10 @@ def _card(model: types.Artifact) -> Any:
 
 
 def readable_metrics(evaluation: str, model_name: str, classes: list[str]) -> dict[str, Any]:
-    """Accuracy, and precision, recall and confusion by class, of TFMA's output folder.
+    """Reads accuracy, and precision, recall and confusion by class, from TFMA's output folder.
 
-    All follow from the most probable class; TFMA's own Precision and Recall of a class ask for a probability over a
-    threshold instead. Precision of a class that was never predicted is None, and recall of one without pictures.
+    The predicted class is the most probable one; TFMA's own Precision and Recall use a probability threshold instead.
+    The precision of a class that was never predicted is None. So is the recall of a class without pictures.
 
     Returns:
       {"accuracy": …, "precision": {class: …}, "recall": {class: …}, "confusion": {actual: {predicted: pictures}}}.
@@ -302,20 +306,20 @@ def _reason(
     doubt: str | None,
 ) -> str:
     accuracy, recall = metrics["accuracy"], metrics["recall"]
-    told = [
+    reasons = [
         f"recall of {name} {recall[name]:.3f} is below evaluator.min_recall {floor:g}"
         for name, floor in gate.min_recall.items()
         if recall[name] < floor - _ROUNDING
     ]
     if accuracy < gate.min_accuracy - _ROUNDING:
-        told.insert(0, f"accuracy {accuracy:.3f} is below evaluator.min_accuracy {gate.min_accuracy:g}")
+        reasons.insert(0, f"accuracy {accuracy:.3f} is below evaluator.min_accuracy {gate.min_accuracy:g}")
     if comparison is None:
-        return "; ".join(told) or f"accuracy {accuracy:.3f} reaches {gate.min_accuracy:g}; {obstacle}"
-    told.append(rule.in_words(comparison))
+        return "; ".join(reasons) or f"accuracy {accuracy:.3f} reaches {gate.min_accuracy:g}; {obstacle}"
+    reasons.append(rule.in_words(comparison))
     if doubt:
-        told.append(doubt)
+        reasons.append(doubt)
     if rule.TOGETHER in comparison:
-        told.append(
+        reasons.append(
             "the blessed model does not say what it was trained on, so old and new pictures are judged together"
         )
-    return "; ".join(told)
+    return "; ".join(reasons)

@@ -1,4 +1,4 @@
-"""TFX's Evaluator takes `custom_extractors` from this module, and loads it anew for each evaluation."""
+"""TFX's Evaluator calls `custom_extractors` of this module. It loads the module again for each evaluation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from components import outcomes
 
 
 def custom_extractors(eval_shared_model: Any, eval_config: Any, tensor_adapter_config: Any) -> list[Any]:
-    """TFMA's default extractors, and one that writes what the models answer."""
+    """TFMA's default extractors, and one that writes the models' answers."""
     usual = tfma.default_extractors(
         eval_shared_model=eval_shared_model, eval_config=eval_config, tensor_adapter_config=tensor_adapter_config
     )

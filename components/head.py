@@ -1,8 +1,8 @@
 """The softmax head on frozen features: multinomial logistic regression with an L2 penalty, fitted to convergence.
 
-The problem is convex, so its answer depends on the rows alone, not on a seed, a learning rate or a number of epochs.
-scikit-learn's LogisticRegression solves the same problem with the same solver, but copies the features to float64 in
-each fit, and leaves classes out that have no rows.
+The problem is convex, so the solution depends on the rows only, not on a seed, a learning rate or a number of epochs.
+scikit-learn's LogisticRegression solves the same problem with the same solver. But it copies the features to float64 in
+each fit, and leaves out classes without rows.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from scipy.special import log_softmax
 from threadpoolctl import ThreadpoolController
 
 PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(10, -1, -1))
-"""From strong to weak: each fit starts from the one before, and weak ones, which take longest, are rarely reached."""
+"""From strong to weak: each fit starts from the previous one. Weak penalties take longest; most searches end before."""
 
 WORSE_IN_A_ROW = 2
-"""Penalties with a higher held-out loss than the best one, after which the search ends."""
+"""The search ends after as many penalties in a row with a higher held-out loss than the best one."""
 
 
 class Head(NamedTuple):
@@ -49,7 +49,7 @@ class Rows(NamedTuple):
 
 
 class Quality(NamedTuple):
-    """Weighted means over rows, or plain ones where no row has a weight."""
+    """Weighted means over rows; plain means if all weights are 0."""
 
     log_loss: float
     accuracy: float
@@ -61,18 +61,18 @@ def fit(rows: Rows, classes: int, penalty: float, start: Head | None = None) -> 
 
 
 def along(rows: Rows, classes: int, penalties: Iterable[float], start: Head | None = None) -> Iterator[Head]:
-    """Fits a head for each penalty, by L-BFGS, each from where the one before ended.
+    """Fits a head for each penalty by L-BFGS. Each fit starts from the previous head.
 
-    A head minimizes sum(weights × log loss) + penalty / 2 × sum(kernel²) on standardized features. The penalty is thus
-    the precision of a normal prior on each weight (1 / C of scikit-learn), whatever the number of rows. The bias is
-    free. With `start`, the prior's mean is that head, bias included, and not zero: the rows move a head that has
-    learnt from others, by more the more rows there are.
+    A head minimizes sum(weights × log loss) + penalty / 2 × sum(kernel²) on standardized features. So the penalty is
+    the precision of a normal prior on each weight (1 / C of scikit-learn), for any number of rows. The bias has no
+    penalty. With `start`, the prior's mean is the start head, bias included, instead of zero. The more rows there are,
+    the further they move the head.
 
     Args:
-      rows: what to fit to.
+      rows: the training rows.
       classes: number of classes; a class without rows gets a small probability.
       penalties: above 0; from strong to weak is fastest.
-      start: the head to go on from, whose standardization is kept.
+      start: the head that the training continues from; its standardization is kept.
     """
     mean, variance = start[:2] if start else (rows.features.mean(0), rows.features.var(0) + 1e-6)
     prior = np.vstack(start[2:]) if start else np.zeros((len(mean) + 1, classes))
@@ -82,14 +82,15 @@ def along(rows: Rows, classes: int, penalties: Iterable[float], start: Head | No
     x = (rows.features - mean) / np.sqrt(variance)
     at, weights = (np.arange(len(x)), rows.labels), rows.weights.astype("float64")
     mass = weights.sum() or 1
-    del rows  # A caller's part of the features is not kept beside this copy.
+    del rows  # Frees the caller's features, which are not needed beside this copy.
 
     def loss(parameters: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
-        """The minimized sum by `mass`, and its gradient: float64[(features + 1) × classes], the bias last."""
+        """The minimized sum divided by `mass`, and its gradient: float64[(features + 1) × classes], the bias last."""
         now = parameters.reshape(prior.shape)
         kernel, bias = np.split(now, [-1])
         away = pulled * (now - prior)
-        # The products take the time, and float32 is enough for them; sums in float32 would stall the line search.
+        # The matrix products dominate the time, and float32 suffices for them. Sums in float32 would stall the line
+        # search.
         log = log_softmax((x @ kernel.astype("float32")).astype("float64") + bias, axis=1)
         value = penalty / 2 * np.square(away).sum() - np.dot(weights, log[at])
         error = np.exp(log)
@@ -102,8 +103,8 @@ def along(rows: Rows, classes: int, penalties: Iterable[float], start: Head | No
     threads = ThreadpoolController()
     for penalty in penalties:
         options = {"maxiter": 1000, "gtol": 1e-5, "ftol": 1e-9}
-        # The OpenBLAS of NumPy 2 and SciPy 1.18 splits even small products, and its threads then wait by spinning: a
-        # fit to 263 pictures took 50 times the CPU.
+        # The OpenBLAS of NumPy 2 and SciPy 1.18 uses threads even for small products, and its threads spin while they
+        # wait: a fit to 263 pictures took 50 times the CPU.
         with threads.limit(limits=1, user_api="blas"):
             parameters = minimize(loss, parameters, (penalty,), "L-BFGS-B", jac=True, options=options).x
         kernel, bias = np.split(parameters.reshape(-1, classes).astype("float32"), [-1])
@@ -120,14 +121,14 @@ class Trial(NamedTuple):
 def search(rows: Rows, held_out: np.ndarray, classes: int, penalties: Sequence[float] = PENALTIES) -> Iterator[Trial]:
     """Tries penalties, from strong to weak.
 
-    Cross-validation with 3 and 5 folds chose heads of the same accuracy on pictures of food (950 to train on) and of
-    landscapes (960), so one part is held out.
+    One held-out part suffices: cross-validation with 3 and 5 folds chose heads of the same accuracy on pictures of food
+    (950 to train on) and of landscapes (960).
 
     Args:
       rows: all rows of the split.
-      held_out: bool[n], the rows that tell how good a penalty is; at least one, and not all.
+      held_out: bool[n], the rows on which a penalty is judged; at least one, and not all.
       classes: number of classes.
-      penalties: what to try. The search ends early when the best one is followed by WORSE_IN_A_ROW others.
+      penalties: the penalties to try. The search ends early when WORSE_IN_A_ROW others follow the best one.
     """
     fitted = along(rows.only(~held_out), classes, penalties)
     judged = rows.only(held_out)
@@ -141,7 +142,7 @@ def search(rows: Rows, held_out: np.ndarray, classes: int, penalties: Sequence[f
 
 
 def quality(head: Head, rows: Rows) -> Quality:
-    """How well a head knows rows."""
+    """Log loss and accuracy of a head on rows."""
     x = (rows.features - head.mean) / np.sqrt(head.variance)
     log = log_softmax(x @ head.kernel + head.bias, axis=1)
     log_losses = -log[np.arange(len(x)), rows.labels]

@@ -1,4 +1,4 @@
-"""Keeps a node's own words through Beam, which wraps what a worker raises."""
+"""Restores a node's own error message, which Beam wraps in its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retake.errors import RetakeError
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Raises the RetakeError that a Beam stage raised, without Beam's note of the stage."""
+    """Raises a Beam stage's RetakeError again, without Beam's note about the stage."""
     try:
         yield
     except Exception as error:

@@ -1,10 +1,10 @@
-"""What the models answer to each eval picture: TFMA's own predictions, written beside its metrics.
+"""Writes the models' answers to each eval picture, from TFMA's predictions, into the evaluation's folder.
 
-`pictures.jsonl` in the evaluation's folder has one JSON object a line for each eval picture, in no order:
+`pictures.jsonl` has one line of JSON for each eval picture, in no particular order:
 
     {"sha256": of its bytes, "source": its record file, "label": class, "candidate": class, "baseline": class or null}
 
-`candidate` and `baseline` are what the new model and the model in service answer; null where there was none to compare.
+`candidate` is the new model's answer, and `baseline` the answer of the model in service, or null without such a model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CANDIDATE, BASELINE = "candidate", "baseline"
 """TFMA's names of the two models."""
 
 FOLDER: ContextVar[str] = ContextVar("folder")
-"""Folder of the evaluation, which TFX does not tell the extractors."""
+"""Folder of the evaluation. TFX does not pass it to the extractors."""
 
 
 def read(evaluation: str) -> Iterator[dict[str, Any]]:
@@ -35,7 +35,7 @@ def read(evaluation: str) -> Iterator[dict[str, Any]]:
 
 
 class Write(beam.PTransform):
-    """Passes TFMA's extracts on, and writes a line of a few hundred bytes for each of them below `FOLDER`."""
+    """Writes a line of a few hundred bytes for each of TFMA's extracts below `FOLDER`, and passes the extracts on."""
 
     def expand(self, extracts: Any) -> Any:
         lines = extracts | "ToLine" >> beam.Map(_line)
@@ -45,7 +45,7 @@ class Write(beam.PTransform):
 
 def _line(extracts: dict[str, Any]) -> str:
     features, predictions = extracts[tfma.FEATURES_KEY], extracts[tfma.PREDICTIONS_KEY]
-    if CANDIDATE not in predictions:  # TFMA names the models where there are two of them.
+    if CANDIDATE not in predictions:  # TFMA names the models only if there are two.
         predictions = {CANDIDATE: predictions}
     image, source, label = (np.ravel(features[name])[0] for name in ("image", "source", "label"))
     row = {

@@ -1,4 +1,4 @@
-"""Pusher: a blessed model becomes the next numbered version of the models' folder, whole or not at all."""
+"""Pusher: copies a blessed model into the models' folder as its next numbered version, completely or not at all."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from retake import durable, locks, places, seal
 from retake.errors import RetakeError
 
 ORIGIN = "assets.extra/pushed_from.json"
-"""In a pushed version: {"model": address}. A model that is the latest version already is not pushed again: the push may
-have been cut short before it was recorded, or the model was only judged again."""
+"""In a pushed version: {"model": address}. If the model is the latest version already, it is not pushed again: an
+earlier push was interrupted before it was recorded, or the model was only evaluated again."""
 
 CODE_PROPERTY = "code"
-"""Execution property: a fingerprint of the node's own code."""
+"""Execution property: a fingerprint of the node's code."""
 
 LEFT_BEHIND_SECONDS = 3600
-"""When the push of another machine that is still unfinished counts as dead."""
+"""An unfinished push of another machine counts as dead after this time."""
 
 _log = logging.getLogger("retake")
 
 
 class Executor(executor.Executor):
-    """TFX's Pusher copies into the version's folder; this one copies beside it and renames."""
+    """TFX's Pusher, but it copies the model into a temporary folder and renames the folder to the version."""
 
     def Do(
         self,
@@ -65,7 +65,7 @@ class WholePusher(Pusher):
     """TFX's Pusher with this executor; its `push_destination` is a folder or gs:// prefix, not a proto.
 
     Args:
-      code: fingerprint of the code that the node runs, for the cache.
+      code: fingerprint of the node's code, for the cache.
       channels: TFX's `model` and `model_blessing`, and `push_destination`.
     """
 
@@ -85,8 +85,8 @@ def _push_local(model: str, base: str, origin: str) -> int:
         if not damage:
             return latest
         _log.info("%s; it is pushed again as another version, remove the damaged one", damage)
-    # TensorFlow Serving looks at folders with numbers for names only. A rename is one step, and fails where another
-    # push has taken the number.
+    # TensorFlow Serving only reads folders whose names are numbers. A rename is atomic, and fails if another push has
+    # taken the number.
     incoming = folder / f".incoming-{socket.gethostname()}-{uuid.uuid4().hex}"
     with _pushing(incoming):
         try:
@@ -109,16 +109,16 @@ def _push_local(model: str, base: str, origin: str) -> int:
 
 @contextmanager
 def _pushing(incoming: Path) -> Iterator[None]:
-    """Removes what dead pushes left in the models' folder, and keeps others from removing what this one writes.
+    """Removes the files of dead pushes from the models' folder, and protects this push's files from other pushes.
 
-    Pushes share a lock on the folder, which ends with their processes. Whoever has it alone is the only push of this
-    machine. Pushes of other machines count as dead after an hour.
+    Pushes share a lock on the folder, which ends with their processes. A push that gets the exclusive lock is the only
+    one on this machine. Pushes of other machines count as dead after an hour.
     """
     folder = incoming.parent
     with locks.held(folder) as alone:
         for left_behind in folder.glob(".incoming-*"):
             with suppress(FileNotFoundError):  # Another push has just renamed it.
-                # Not st_mtime, which a copy takes over from the model.
+                # st_mtime would be the model's: a copy keeps it.
                 old = time.time() - left_behind.stat().st_ctime > LEFT_BEHIND_SECONDS
                 own = left_behind.name.rpartition("-")[0] == incoming.name.rpartition("-")[0]
                 if old or (alone and own):
@@ -132,7 +132,7 @@ def _content(path: Path) -> str | None:
 
 
 def _push_remote(model: str, base: str, origin: str) -> int:
-    """Object stores have no rename: `saved_model.pb`, without which nothing loads the version, is copied last."""
+    """Copies `saved_model.pb` last: object stores cannot rename, and no program loads a version without this file."""
     latest = 0
     if tf.io.gfile.isdir(base):
         names = [name.rstrip("/") for name in tf.io.gfile.listdir(base)]

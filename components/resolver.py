@@ -1,4 +1,4 @@
-"""Resolvers: which model the gate compares a candidate with, and which one a training goes on from."""
+"""Resolvers: choose the model that the gate compares a candidate with, and the model that a training starts from."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from tfx import types
 from tfx.dsl.components.common import resolver
 
 EXAMPLES_PROPERTY = "examples"
-"""Custom property of a ModelBlessing: the address of the examples that its model was trained and judged on."""
+"""Custom property of a ModelBlessing: the address of the examples for the model's training and evaluation."""
 
 
 class BaselineStrategy(resolver.ResolverStrategy):
-    """The model that was blessed last, which is the one in service.
+    """Chooses the model that was blessed last: the model in service.
 
-    TFX's LatestBlessedModelStrategy takes the newest model among the blessed ones, with two consequences. A run with
-    nothing new would compare the candidate with itself, and evaluate and push again; here it gets the baseline that
-    it was blessed against, so that all is cached. And after a return to older records the newest model would not be
-    the one in service; here the newest blessing counts.
+    TFX's LatestBlessedModelStrategy takes the newest blessed model instead. That fails in two cases:
+
+    - In a run without new records, it would choose the candidate itself, so the run would evaluate and push again. This
+      class chooses the baseline that the candidate was blessed against, so that every node is cached.
+    - After a return to older records, the newest model is not in service. This class takes the newest blessing.
     """
 
     def resolve_artifacts(
         self, store: Any, input_dict: dict[str, list[types.Artifact]]
     ) -> dict[str, list[types.Artifact]]:
-        """Takes `candidate` (this run's model), `model` and `model_blessing` (all of the pipeline's)."""
+        """Inputs: `candidate` (this run's model), `model` and `model_blessing` (all of the pipeline)."""
         candidates = {model.id for model in input_dict["candidate"]}
         latest = _last_blessing(input_dict)
         baseline = latest.get_int_custom_property("current_model_id") if latest else None
@@ -34,16 +35,16 @@ class BaselineStrategy(resolver.ResolverStrategy):
 
 
 class StartStrategy(resolver.ResolverStrategy):
-    """The model that was blessed last on other examples than this run's.
+    """Chooses the last blessed model that was trained on other examples than this run's.
 
-    So a run with nothing new goes on from where the model in service did, and all is cached; and so does a run with
-    the same examples and other settings.
+    So a run without new records starts from the same model as the model in service did, and every node is cached. A run
+    with the same examples and other settings starts from that model, too.
     """
 
     def resolve_artifacts(
         self, store: Any, input_dict: dict[str, list[types.Artifact]]
     ) -> dict[str, list[types.Artifact]]:
-        """Takes `examples` (this run's), `model` and `model_blessing` (all of the pipeline's)."""
+        """Inputs: `examples` (this run's), `model` and `model_blessing` (all of the pipeline)."""
         latest = _last_blessing(input_dict, {examples.uri for examples in input_dict["examples"]})
         return _model(input_dict, latest.get_int_custom_property("current_model_id") if latest else None)
 
@@ -62,5 +63,6 @@ def _last_blessing(
 
 
 def _model(input_dict: dict[str, list[types.Artifact]], model_id: int | None) -> dict[str, list[types.Artifact]]:
-    """What a resolver gives: the model with this id, if it is there."""
-    return {key: [each for each in input_dict["model"] if key == "model" and each.id == model_id] for key in input_dict}
+    """A resolver's result: the model with this id as `model`, if it exists, and empty lists for the other keys."""
+    found = [model for model in input_dict["model"] if model.id == model_id]
+    return {key: found if key == "model" else [] for key in input_dict}

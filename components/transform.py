@@ -1,10 +1,10 @@
-"""Transform: the one graph from encoded bytes to pixels, for training and serving alike.
+"""Transform: the graph that turns encoded bytes into pixels, for both training and serving.
 
-A client may send any bytes to the served graph. So the graph bounds a picture by its header before it decodes it, and
-hands only those parts of a PNG to libpng that hold pixels.
+A client may send any bytes to the served graph. So the graph checks the size in a picture's header before it decodes
+the picture, and passes only the parts of a PNG that hold pixels to libpng.
 
-Nothing is materialised: the default schedule reads each picture once, so the Trainer runs this graph in its input,
-and decoding costs a few hundredths of what a network costs in every other schedule.
+Pixels are not stored: the Trainer runs this graph in its input. The default schedule reads each picture once, and in
+every other schedule decoding takes a few hundredths of the network's time.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import tensorflow as tf
 from retake.images import MAX_CHUNKS, MAX_SCANS
 
 EXIF_BYTES = 65_536
-"""A JPEG's segment holds no more."""
+"""The largest segment of a JPEG."""
 
 MAX_EXIF_SEGMENTS = 64
-"""Where a JPEG's EXIF is looked for: cameras write it first."""
+"""EXIF is searched in as many segments of a JPEG. Cameras write it first."""
 
 PARALLEL = 2
-"""Pictures that are decoded at a time. Each may need 0.5 GB at the default data.max_pixels."""
+"""Pictures that are decoded at a time. One may need 0.5 GB at the default data.max_pixels."""
 
 UPRIGHT = 1
 
 
 def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> dict[str, Any]:
-    """TFT's entry: `image` string[batch, 1] → `pixels` float32[batch, size, size, 3]; label and source pass through.
+    """TFT's entry point: `image` string[batch, 1] → `pixels` float32[batch, size, size, 3]; label and source stay.
 
-    Pixels are whole numbers from 0 to 255; a transform graph has no smaller type to hand on than float32.
+    Pixels are whole numbers from 0 to 255. float32 is the smallest type that a transform graph can return.
     """
     size, *limits = (int(custom_config[key]) for key in ("image_size", "max_pixels", "max_bytes"))
     pixels = batch_to_pixels(size, *limits)(dense(inputs["image"]))
@@ -60,12 +60,12 @@ def dense(column: Any) -> tf.Tensor:
 
 
 def to_pixels(encoded: tf.Tensor, size: int, max_pixels: int, max_bytes: int) -> tf.Tensor:
-    """Decodes, turns upright and fits one picture.
+    """Decodes one picture, turns it upright and scales it.
 
-    The whole picture is scaled until it fits and the rest is filled with black: nothing of the subject is cut off
-    and nothing is distorted. On the food, sandwich and taco pictures a linear head on frozen features reaches 0.863
-    this way, 0.854 with stretching and 0.852 with a centre crop (5-fold cross-validation, identical pictures
-    together). Transparent parts of a PNG become white, as a page would show them.
+    The whole picture is scaled until it fits, and the rest is filled with black. So the subject is neither cut off nor
+    distorted. On the food, sandwich and taco pictures, a linear head on frozen features reaches 0.863 this way, 0.854
+    with stretching and 0.852 with a centre crop (5-fold cross-validation, identical pictures together). Transparent
+    parts of a PNG become white, as on a web page.
 
     Args:
       encoded: string[], JPEG, PNG or BMP of 24 or 32 bits; grey, palette, alpha and CMYK are fine.
@@ -77,7 +77,7 @@ def to_pixels(encoded: tf.Tensor, size: int, max_pixels: int, max_bytes: int) ->
       float32[size, size, 3], RGB, whole numbers from 0 to 255.
 
     Raises:
-      InvalidArgumentError: another format, a damaged picture or one over a limit; the message says which.
+      InvalidArgumentError: the picture has another format, is damaged or exceeds a limit; the message says which.
     """
     encoded = _checked(encoded, tf.strings.length(encoded) <= max_bytes, f"the picture is over {max_bytes} bytes")
     encoded = _checked(encoded, ~_starts(encoded, b"GIF8"), "GIF is not supported: send JPEG, PNG or BMP")
@@ -89,7 +89,7 @@ def to_pixels(encoded: tf.Tensor, size: int, max_pixels: int, max_bytes: int) ->
         default=lambda: _bmp(encoded, size, max_pixels),
     )
     resized = tf.ensure_shape(resized, (None, None, 3))
-    # Turning before padding: an odd rest goes to the same side whichever way the picture was stored.
+    # The picture is turned before it is padded: so an odd rest goes to the same side for every stored orientation.
     padded = tf.image.resize_with_crop_or_pad(_upright(resized, orientation), size, size)
     return tf.clip_by_value(tf.round(padded), 0, 255)
 
@@ -101,8 +101,8 @@ def _jpeg(encoded: tf.Tensor, size: int, max_pixels: int) -> tuple[tf.Tensor, tf
     def places(marker: int) -> tf.Tensor:
         return tf.cast(tf.where((raw[:-1] == 255) & (raw[1:] == marker))[:, 0], tf.int32)
 
-    # A scan begins with FF DA and its header's length, for one to four components. Pixels hold no marker, and other
-    # bytes (a video behind the picture) look like that once in a gigabyte.
+    # A scan begins with FF DA and its header's length, for one to four components. Pixels contain no marker. Other
+    # bytes (a video behind the picture) look like a scan once in a gigabyte.
     scans = places(0xDA)
     length = tf.gather(raw, tf.minimum(scans[:, None] + [2, 3], end - 1))
     scans = tf.boolean_mask(scans, (length[:, 0] == 0) & tf.reduce_any(length[:, 1:] == [8, 10, 12, 14], 1))
@@ -110,7 +110,7 @@ def _jpeg(encoded: tf.Tensor, size: int, max_pixels: int) -> tuple[tf.Tensor, tf
     shape = tf.cast(tf.io.extract_jpeg_shape(encoded), tf.int64)
     encoded = _bounded(encoded, shape[1], shape[0], max_pixels)
     picture = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    # EXIF stands before the first scan. Its own thumbnail has scans, but they come after its beginning.
+    # EXIF is before the first scan. Its thumbnail has scans, too, but they come after the start of EXIF.
     segments = places(0xE1)[:MAX_EXIF_SEGMENTS]
     segments = tf.boolean_mask(segments, segments + 10 <= tf.concat([scans, [end]], 0)[0])
     names = tf.gather(raw, segments[:, None] + tf.range(4, 10))
@@ -129,7 +129,7 @@ def _png(encoded: tf.Tensor, size: int, max_pixels: int) -> tuple[tf.Tensor, tf.
     def chunk(number: Any, at: Any, head: Any, first: Any, last: Any, exif: Any) -> Any:
         kind = tf.strings.substr(encoded, at + 4, 4)
         length = tf.reshape(tf.io.decode_raw(tf.strings.substr(encoded, at, 4), tf.int32, little_endian=False), [])
-        # A length beyond the end, or below zero, is no chunk.
+        # A length beyond the end or below zero is not a chunk.
         whole = (length >= 0) & (length <= end - at - 12)
         after = tf.where(whole, at + 12 + length, end)
         is_pixels, is_first = kind == b"IDAT", first == end
@@ -149,11 +149,11 @@ def _png(encoded: tf.Tensor, size: int, max_pixels: int) -> tuple[tf.Tensor, tf.
         (0, 33, tf.strings.substr(encoded, 0, 33), end, 0, end),
     )
     encoded = _checked(encoded, at + 12 > end, f"the PNG has over {MAX_CHUNKS} chunks")
-    # A text or profile of a few kB unpacks to 8 MB in libpng, each, and nothing of them is a pixel.
+    # Texts and profiles are left out: libpng would unpack a few kB of each to 8 MB, and they hold no pixels.
     pixels = tf.strings.substr(encoded, tf.minimum(first, last), tf.maximum(last - first, 0))
     tail = b"\0\0\0\0IEND\xaeB`\x82"
     rgba = tf.io.decode_png(tf.strings.join([head, pixels, tail]), channels=4)
-    # A PNG of 1, 2 or 4 bits without transparency gets an alpha of 1, 3 or 15 from TensorFlow: its notion of opaque.
+    # TensorFlow gives an opaque PNG of 1, 2 or 4 bits an alpha of 1, 3 or 15.
     bits = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 24, 1), tf.uint8)[0], tf.int32)
     opaque = tf.cast(tf.minimum(2 ** tf.minimum(bits, 8) - 1, 255), tf.uint8)
     resized = tf.cond(
@@ -165,7 +165,7 @@ def _png(encoded: tf.Tensor, size: int, max_pixels: int) -> tuple[tf.Tensor, tf.
 
 
 def _resized_on_white(rgba: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizing is linear: colour × alpha and alpha are resized apart, and no large picture of floats is made."""
+    """Resizes colour × alpha and alpha apart: resizing is linear, and this needs no large picture of floats."""
     alpha = rgba[..., 3:]
     colour = tf.cast(rgba[..., :3], tf.uint16) * tf.cast(alpha, tf.uint16)
     return 255 + (_resized(colour, size) - 255 * _resized(alpha, size)) / 255
@@ -202,10 +202,10 @@ def _upright(picture: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def _orientation(tiff: tf.Tensor) -> tf.Tensor:
-    """The EXIF orientation, int32[], in a TIFF header and what follows; 1 where there is none or it is garbage.
+    """The EXIF orientation, int32[], from a TIFF header and its data; 1 if it is missing or invalid.
 
     Args:
-      tiff: string[], maybe empty.
+      tiff: string[], possibly empty.
     """
     big = _starts(tiff, b"MM\0*")
     known = big | _starts(tiff, b"II*\0")
@@ -219,7 +219,7 @@ def _orientation(tiff: tf.Tensor) -> tf.Tensor:
     count = tf.cast(numbers(tf.strings.substr(tiff, directory, 2), tf.uint16)[0], tf.int32)
     entries = tf.strings.substr(tiff, directory + 2, 12 * count)
     entries = tf.strings.substr(entries, 0, tf.strings.length(entries) // 12 * 12)
-    # Six numbers of 16 bits: tag, type, two for how many values there are, the value, and the rest of its place.
+    # Six numbers of 16 bits: tag, type, the number of values (two numbers), the value, and padding.
     fields = tf.cast(tf.reshape(numbers(entries, tf.uint16), [-1, 6]), tf.int32)
     wanted = (fields[:, 0] == 0x0112) & (fields[:, 1] == 3) & (fields[:, 2] + fields[:, 3] == 1)
     value = tf.reduce_sum(tf.boolean_mask(fields[:, 4], wanted)[:1])
@@ -236,6 +236,6 @@ def _bounded(encoded: tf.Tensor, width: tf.Tensor, height: tf.Tensor, max_pixels
 
 
 def _checked(encoded: tf.Tensor, right: tf.Tensor, message: str) -> tf.Tensor:
-    # tf.debugging.Assert adds a conditional with functions of its own, which costs more than all that is checked here.
+    # tf.debugging.Assert adds a conditional with functions of its own, which costs more than the check.
     with tf.control_dependencies([tf.raw_ops.Assert(condition=right, data=[message])]):
         return tf.identity(encoded)

@@ -2,9 +2,9 @@
 
     python -m kubeflow.demo
     python -m kubeflow.demo --records baseline.tfrecord taco_bias.tfrecord --pictures "images/hot dog" --weights FILE
+    python -m kubeflow.demo --window 1
 
-Three servers on free ports stand for Google Cloud: gcp-storage-emulator, the function under functions-framework, and
-the local Vertex. README.md tells what differs from the real service.
+Servers on free ports stand for Google Cloud: see stand_ins.py. README.md says how they differ from the real services.
 """
 
 from __future__ import annotations
@@ -12,44 +12,31 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
-import logging
 import os
 import shlex
 import shutil
 import signal
-import socket
-import subprocess
 import sys
-import time
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 from rich.console import Console
 
-from pipelines import progress, vertex_job
+from kubeflow import stand_ins
+from kubeflow.loop import PROJECT, REGION, Loop
+from pipelines import vertex_job
 from pipelines.google_cloud import Google
-from pipelines.runners import vertex
 from pipelines.settings import Settings, load
 from retake import config as configuration
 from retake import quiet, results, sample
-from retake import summary as summaries
 from retake.errors import RetakeError, UsageError
-from retake.summary import Summary
 from retake.terminal import printable
 
-FUNCTION = Path(__file__).parent / "cloud_function"
-FRAMEWORK = Path(__file__).parents[1] / ".function" / "venv" / "bin" / "functions-framework"
-
-PROJECT, REGION = "retake-demo", "europe-west4"
 RECORDS, JOBS = "demo-records", "demo-jobs"
 """The bucket that is watched, and the one in which the compiled job lies."""
 
-FINALIZED = "google.cloud.storage.object.v1.finalized"
 DRAWN = [
     "model.weights=none",
     "trainer.start=fresh",
@@ -58,9 +45,6 @@ DRAWN = [
 ]
 """Settings for the drawn pictures. ImageNet's weights would need a network, and no training goes on from a network of
 random weights; where classes are balanced, each new taco takes from the old ones what it adds."""
-
-HOST = "127.0.0.1"
-PATIENCE_SECONDS = 120
 
 
 class Material(NamedTuple):
@@ -132,6 +116,14 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="emptied first; holds all that comes of it (default: runs/vertex-demo)",
     )
     parser.add_argument(
+        "--window",
+        type=int,
+        choices=range(61),
+        default=0,
+        metavar="MINUTES",
+        help="one run reads all files of so many minutes; 0 is a run for each file at once (default: 0)",
+    )
+    parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, such as trainer.epochs=3"
     )
     return parser
@@ -172,25 +164,25 @@ def show(options: argparse.Namespace, console: Console) -> None:
       RetakeError: something is missing, a server does not start, a run fails or pushes no model.
     """
     given = _given(options)
-    if not FRAMEWORK.exists():
-        raise RetakeError(
-            f"the function's environment {FRAMEWORK.parents[1]} is missing; make it with: make setup-function"
-        )
+    if not stand_ins.FRAMEWORK.exists():
+        missing = f"the function's environment {stand_ins.FRAMEWORK.parents[1]} is missing"
+        raise RetakeError(f"{missing}; make it with: make setup-function")
     root = options.root.resolve()
-    servers = Servers(*(f"http://{HOST}:{port}" for port in _free_ports(len(Servers._fields))))
+    servers = Servers(*(f"http://{stand_ins.HOST}:{port}" for port in stand_ins.free_ports(len(Servers._fields))))
     config = _config(options, root, servers)
     with _root(options.root):
         console.print(f"Compiling the pipeline {config.pipeline.name} …", style="dim")
         compiled = vertex_job.compile(config)
         material = given or _drawn(root)
         with ExitStack() as stack:
-            for name, command, environment in _commands(root, servers, config):
+            queue = stack.enter_context(stand_ins.CloudTasks())
+            for name, command, environment in _commands(root, servers, config, options.window, queue.url):
                 url = getattr(servers, name)
-                stack.enter_context(serving(url, command, environment, root / "logs" / f"{name}.log"))
+                stack.enter_context(stand_ins.serving(url, command, environment, root / "logs" / f"{name}.log"))
                 console.print(f"[green]✓[/] {name:<17} {url}")
             console.print(f"Watch the runs at {servers.vertex}")
             bucket = _buckets(servers.storage, compiled, config)
-            loop = Loop(root, servers, Google(config), compiled, bucket, console)
+            loop = Loop(root, servers.function, Google(config), compiled, bucket, console, options.window)
             runs = [loop.land(file, f"{config.pipeline.name}/{file.name}") for file in material.records]
         models = {file.stem: Path(str(run.pushed_model)) for file, run in zip(material.records, runs, strict=True)}
         quiet.loggers()
@@ -250,37 +242,16 @@ def _config(options: argparse.Namespace, root: Path, servers: Servers) -> Settin
     return vertex_job.placed(load(options.config, [*settings, *overrides, "data.sample=false"]))
 
 
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind((HOST, 0))
-        return [listener.getsockname()[1] for listener in listeners]
-
-
 def _job(config: Settings) -> str:
     return f"runs/{config.pipeline.name}/{vertex_job.SPECIFICATION}"
 
 
-def _commands(root: Path, servers: Servers, config: Settings) -> list[tuple[str, list[str], dict[str, str]]]:
+def _commands(
+    root: Path, servers: Servers, config: Settings, window: int, queue: str
+) -> list[tuple[str, list[str], dict[str, str]]]:
     """Each server's name, command and environment."""
-    port = Servers(*(url.rpartition(":")[2] for url in servers))
-    storage = [
-        "gcp_storage_emulator",
-        "--data-dir",
-        str(root),
-        "start",
-        "--quiet",
-        "--host",
-        HOST,
-        "--port",
-        port.storage,
-    ]
-    local_vertex = ["kubeflow.emulator", "--root", str(root / "vertex"), "--port", port.vertex]
+    storage, function, local_vertex = (int(url.rpartition(":")[2]) for url in servers)
     settings = {
-        # Credentials of whoever is at this machine are none of the function's.
-        **{key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ},
-        "HOME": str(root),
         "STORAGE_EMULATOR_HOST": servers.storage,
         "RETAKE_PROJECT": PROJECT,
         "RETAKE_REGION": REGION,
@@ -288,59 +259,18 @@ def _commands(root: Path, servers: Servers, config: Settings) -> list[tuple[str,
         "RETAKE_PREFIX": config.pipeline.name,
         "RETAKE_JOB": f"gs://{JOBS}/{_job(config)}",
         "RETAKE_DATA": config.data.location,
-        "RETAKE_WINDOW_MINUTES": "0",
+        "RETAKE_WINDOW_MINUTES": str(window),
         "RETAKE_VERTEX_ENDPOINT": servers.vertex,
+        "RETAKE_TASKS_ENDPOINT": queue,
+        "RETAKE_QUEUE": f"projects/{PROJECT}/locations/{REGION}/queues/retake",
+        "RETAKE_URL": servers.function,
+        "RETAKE_INVOKER": f"retake-trigger@{PROJECT}.iam.gserviceaccount.com",
     }
     return [
-        ("storage", [sys.executable, "-m", *storage], {**os.environ, "STORAGE_DIR": "buckets"}),
-        ("vertex", [sys.executable, "-m", *local_vertex], {**os.environ}),
-        ("function", function_command(port.function), settings),
+        ("storage", stand_ins.storage_command(root, storage), {**os.environ, "STORAGE_DIR": "buckets"}),
+        ("vertex", stand_ins.vertex_command(root / "vertex", local_vertex), {**os.environ}),
+        ("function", stand_ins.function_command(function), stand_ins.function_environment(root, settings)),
     ]
-
-
-def function_command(port: str) -> list[str]:
-    """Serves the function under functions-framework."""
-    source = ["--source", str(FUNCTION / "main.py"), "--target", "on_event"]
-    return [str(FRAMEWORK), *source, "--host", HOST, "--port", port]
-
-
-@contextmanager
-def serving(url: str, command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
-    """Runs a server in a process of its own, and ends it.
-
-    Raises:
-      RetakeError: it does not come up.
-    """
-    log.parent.mkdir(exist_ok=True)
-    with log.open("a") as output:
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-        )
-    try:
-        end = time.monotonic() + PATIENCE_SECONDS
-        while not _answers(url):
-            if process.poll() is not None or time.monotonic() > end:
-                said = log.read_text().strip().splitlines() or ["it says nothing"]
-                raise RetakeError(f"{log.stem} does not come up: {said[-1]}; all that it said is in {log}")
-            time.sleep(0.1)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        urlopen(url, timeout=5).close()  # noqa: S310
-    except HTTPError:
-        return True  # Not all have something to show there.
-    except OSError:
-        return False
-    return True
 
 
 def _buckets(url: str, compiled: vertex_job.Compiled, config: Settings) -> Any:
@@ -351,76 +281,6 @@ def _buckets(url: str, compiled: vertex_job.Compiled, config: Settings) -> Any:
     client = storage.Client(PROJECT, AnonymousCredentials(), client_options={"api_endpoint": url})
     client.create_bucket(JOBS).blob(_job(config)).upload_from_string(compiled.text, "application/json")
     return client.create_bucket(RECORDS)
-
-
-class Loop(NamedTuple):
-    """What a record file goes through."""
-
-    root: Path
-    servers: Servers
-    google: Google
-    compiled: vertex_job.Compiled
-    bucket: Any
-    console: Console
-
-    def land(self, file: Path, name: str) -> Summary:
-        """Uploads a record file, and follows the run that its event starts.
-
-        Raises:
-          RetakeError: no run starts, it fails, or its model is not blessed.
-        """
-        blob = self.bucket.blob(name)
-        blob.upload_from_filename(str(file))
-        blob.reload()
-        self.console.print(f"\n[bold]{file.name}[/] lands at gs://{self.bucket.name}/{name}", soft_wrap=True)
-        event = str(uuid.uuid4())
-        # Cloud Storage promises to deliver an event at least once.
-        for about in ("event", "the same event again"):
-            said = self._send(blob, event)
-            self.console.print(f"  {about}: {said['message']}", style="dim", soft_wrap=True)
-        run = f"projects/{PROJECT}/locations/{REGION}/pipelineJobs/{said['run']}"
-        logging.getLogger("retake").propagate = False
-        job = vertex.follow(self.google, run, self.compiled.nodes, progress.Progress(self.console))
-        summary = vertex.summarize(job, self.compiled.nodes, self.google.failure(job))
-        self.console.print()
-        self.console.print(summaries.render(summary, nodes=False))
-        summaries.write(summary, self.root / f"{file.stem}.summary.json")
-        if not summary.pushed_model:
-            raise RetakeError(f"the run on {file.name} pushed no model, so the loop ends here; the reason stands above")
-        return summary
-
-    def _send(self, blob: Any, event: str) -> dict[str, Any]:
-        """Sends the event of a stored object as Eventarc does, and returns what the function logs about it.
-
-        Raises:
-          RetakeError: the function starts no run.
-        """
-        headers = {
-            "ce-id": event,
-            "ce-type": FINALIZED,
-            "ce-source": f"//storage.googleapis.com/projects/_/buckets/{blob.bucket.name}",
-            "ce-subject": f"objects/{blob.name}",
-            "ce-specversion": "1.0",
-            "Content-Type": "application/json",
-        }
-        data = {
-            "bucket": blob.bucket.name,
-            "name": blob.name,
-            "generation": str(blob.generation),
-            "size": str(blob.size),
-            "timeCreated": blob.time_created.isoformat(),
-        }
-        log = self.root / "logs" / "function.log"
-        try:
-            request = Request(self.servers.function, json.dumps(data).encode(), headers)  # noqa: S310
-            urlopen(request, timeout=PATIENCE_SECONDS).close()  # noqa: S310
-        except OSError as error:
-            raise RetakeError(f"the function does not take the event: {error}; {log} says why") from None
-        lines = [line for line in log.read_text().splitlines() if event in line]
-        said: dict[str, Any] = json.loads(lines[-1])
-        if "run" not in said:
-            raise RetakeError(f"the function starts no run: {said['message']}")
-        return said
 
 
 def shift(told: dict[str, Any]) -> str:

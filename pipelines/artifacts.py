@@ -1,6 +1,6 @@
-"""What a node wrote: on disk before its execution counts as complete, and recognised when it was damaged since.
+"""The outputs of nodes: synced to disk before the node's execution counts as complete, and checked for later damage.
 
-Object stores keep what they took, so all of this is for local folders.
+This is for local folders only: object stores keep their objects intact.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from retake import durable, places, seal
 from retake.errors import RetakeError
 
 _DESTINATION = "pushed_destination"
-"""The custom property that TFX's Pusher gives a push."""
+"""Custom property of a PushedModel, which TFX's Pusher sets."""
 
 _log = logging.getLogger("retake")
 
 
 def settle(artifacts: Iterable[metadata_store_pb2.Artifact]) -> None:
-    """Syncs what artifacts hold, and notes it in them.
+    """Syncs the files of artifacts to disk, and records the files in a custom property of each artifact.
 
     Raises:
-      RetakeError: a folder does not get onto the disk.
+      RetakeError: a folder cannot be synced.
     """
     for artifact in artifacts:
         place = _place(artifact)
-        for local in (each for each in (artifact.uri, place) if not places.is_remote(each)):
+        for local in (folder for folder in (artifact.uri, place) if not places.is_remote(folder)):
             try:
                 durable.sync(Path(local))
             except OSError as error:
@@ -41,38 +41,40 @@ def settle(artifacts: Iterable[metadata_store_pb2.Artifact]) -> None:
 
 
 def damage(artifact: metadata_store_pb2.Artifact) -> str | None:
-    """What is wrong with what an artifact holds, in words, or None."""
+    """A description of the damage to an artifact's files, or None."""
     place, written = _place(artifact), _text(artifact, durable.WRITTEN)
     return None if places.is_remote(place) else durable.damage(Path(place), json.loads(written) if written else None)
 
 
 def forget_damaged(store: MetadataStore, pipeline: str, node: str) -> None:
-    """Marks outputs of a node that were damaged since as deleted, and pushes that were removed, so that none is taken
-    from the cache. TFX itself only looks whether an output's folder is there. A model that was pushed gets back what it
-    held: the gate needs it."""
+    """Marks damaged outputs and removed pushes of a node as deleted, so that the cache does not use them.
+
+    TFX itself only checks that an output's folder exists. A damaged model is restored from a pushed version, if there
+    is one, because the gate needs the model.
+    """
     context = store.get_context_by_type_and_name("node", f"{pipeline}.{node}")
     for artifact in store.get_artifacts_by_context(context.id) if context else []:
-        # The others are the node's inputs.
+        # The context also contains the node's inputs.
         of_node = artifact.state == artifact.LIVE and artifact.uri.split("/")[-3:-2] == [node]
         if not of_node or not (places.is_remote(artifact.uri) or Path(artifact.uri).exists()):
             continue
-        wrong = damage(artifact) or _removed(artifact)
-        if wrong and artifact.type == "Model" and (version := _restore(store, artifact)):
-            _log.info("%s; it was copied back from %s", wrong, version)
-        elif wrong:
-            _log.info("%s; it is not used any more", wrong)
+        problem = damage(artifact) or _removed(artifact)
+        if problem and artifact.type == "Model" and (version := _restore(store, artifact)):
+            _log.info("%s; it was copied back from %s", problem, version)
+        elif problem:
+            _log.info("%s; it is not used any more", problem)
             artifact.state = artifact.DELETED
             store.put_artifacts([artifact])
 
 
 def _restore(store: MetadataStore, model: metadata_store_pb2.Artifact) -> str | None:
-    """Copies a model back from a whole version that was pushed of it, and returns that, or None where there is none."""
+    """Restores a model from an intact pushed version of it. Returns the version, or None if there is none."""
     uses = [e.execution_id for e in store.get_events_by_artifact_ids([model.id]) if e.type == e.INPUT]
-    made = [e.artifact_id for e in store.get_events_by_execution_ids(uses) if e.type == e.OUTPUT] if uses else []
-    for push in store.get_artifacts_by_id(made) if made else []:
+    outputs = [e.artifact_id for e in store.get_events_by_execution_ids(uses) if e.type == e.OUTPUT] if uses else []
+    for push in store.get_artifacts_by_id(outputs) if outputs else []:
         version = _text(push, _DESTINATION)
         whole = version and not places.is_remote(version) and push.state == push.LIVE and not damage(push)
-        if whole and not seal.broken(Path(version)):  # Whoever may write there must not choose what the gate loads.
+        if whole and not seal.broken(Path(version)):  # A changed version could make the gate load any code.
             from tfx.utils import path_utils
 
             from components.pusher import ORIGIN
@@ -91,7 +93,7 @@ def _restore(store: MetadataStore, model: metadata_store_pb2.Artifact) -> str | 
 
 
 def _removed(artifact: metadata_store_pb2.Artifact) -> str | None:
-    """That a version in an object store is gone, in words, or None."""
+    """A message if a pushed version in an object store is gone, or None."""
     version = _text(artifact, _DESTINATION)
     if not places.is_remote(version):
         return None
@@ -101,10 +103,10 @@ def _removed(artifact: metadata_store_pb2.Artifact) -> str | None:
 
 
 def _place(artifact: metadata_store_pb2.Artifact) -> str:
-    """The folder, or gs:// prefix, that an artifact stands for: for a push, the version."""
+    """The folder or gs:// prefix of an artifact's files; for a PushedModel, the version's folder."""
     return _text(artifact, _DESTINATION) or artifact.uri
 
 
 def _text(artifact: metadata_store_pb2.Artifact, name: str) -> str:
-    # Not by its key alone, which would add it.
+    # Reading a missing key would add it.
     return artifact.custom_properties[name].string_value if name in artifact.custom_properties else ""

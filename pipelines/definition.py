@@ -1,7 +1,7 @@
-"""A compiled pipeline as a file: what an orchestrator that knows nothing of TFX needs to run it node by node.
+"""A compiled pipeline as a file, from which an orchestrator without TFX can run the pipeline node by node.
 
-An orchestrator reads `nodes` and `parameters` and runs `python -m pipelines.run_node FILE --node ID --run-id ID` for
-each node; `ir` is for that command only.
+An orchestrator reads `nodes` and `parameters`, and runs `python -m pipelines.run_node FILE --node ID --run-id ID` for
+each node. Only that command reads `ir`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAKE_AND_RUN = ("pipelines.factory", "pipelines.run_node")
 
 
 class Node(BaseModel):
-    """A node, the nodes that have to be done before it, and the types of artifacts that it makes."""
+    """A node, the nodes that have to finish before it, and the types of its output artifacts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +42,7 @@ class Node(BaseModel):
 
 
 class Parameter(BaseModel):
-    """A runtime parameter, a text."""
+    """A runtime parameter. Its value is a string."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,13 +54,13 @@ class Definition(BaseModel):
     """A compiled pipeline.
 
     Fields:
-      format: of this file.
+      format: version of the file format.
       pipeline: the pipeline's name.
-      command: the command that makes this file.
-      project: the folder that the command was given in.
-      sources: file below `project` → SHA-256 of what it held; where one has changed, the definition is outdated.
-      config: the whole configuration, every local place absolute.
-      nodes: in an order in which they can run. The last one comes after all others.
+      command: the command that writes this file.
+      project: the project's folder, in which the command runs.
+      sources: file below `project` → SHA-256 of its content; if a file has changed, the definition is outdated.
+      config: the whole configuration, with absolute local paths.
+      nodes: in an order in which they can run. The last node runs after all others.
       parameters: the runtime parameters.
       pods: node or "*" → Kubernetes pod template; other nodes run on the orchestrator's own worker.
       ir: TFX's intermediate representation, a pipeline_pb2.Pipeline as JSON.
@@ -84,10 +84,10 @@ def compile(config: Settings, file: Path | None, command: str, pods: dict[str, d
     """Compiles the configured pipeline.
 
     Args:
-      config: what is to be trained, and how.
-      file: the configuration's file, for `sources`; None where it has none.
-      command: for `command`.
-      pods: for `pods`.
+      config: the whole configuration.
+      file: the configuration's file, for the field `sources`; None for a configuration without a file.
+      command: the field `command`.
+      pods: the field `pods`.
 
     Raises:
       RetakeError: the weights file cannot be read.
@@ -97,7 +97,7 @@ def compile(config: Settings, file: Path | None, command: str, pods: dict[str, d
     config = places.located(config)
     config = config.model_copy(update={"model": config.model.model_copy(update={"weights": weights.weights})})
 
-    with quiet.imports():  # Google's clients warn of what Python they are going to need.
+    with quiet.imports():  # Google's clients warn about old versions of Python.
         from google.protobuf import json_format
         from tfx.dsl.compiler.compiler import Compiler
 
@@ -124,21 +124,24 @@ def compile(config: Settings, file: Path | None, command: str, pods: dict[str, d
             for name, value in factory.parameters(config).items()
         },
         pods=pods,
-        ir=json.loads(json_format.MessageToJson(pipeline, sort_keys=True)),  # Its maps are in no order.
+        ir=json.loads(json_format.MessageToJson(pipeline, sort_keys=True)),  # The order of its maps is random.
     )
 
 
 def packed(definition: Definition) -> str:
-    """The definition as a text for an environment variable, which `read` takes as `env:NAME`."""
+    """The definition as a string for an environment variable NAME. `read` reads it from `env:NAME`."""
     return base64.b64encode(gzip.compress(definition.model_dump_json().encode(), mtime=0)).decode()
 
 
 def read(place: str) -> Definition:
-    """Reads a definition from a file, a gs:// object, or as `env:NAME` from an environment variable that holds it
-    packed with gzip and base64, for places without a common file system.
+    """Reads a definition.
+
+    Args:
+      place: a file, a gs:// object, or `env:NAME`: an environment variable that holds the definition packed with gzip
+        and base64, for tasks without a shared file system.
 
     Raises:
-      UsageError: there is none, or this version of the project cannot read it.
+      UsageError: the definition is missing, or this version of the project cannot read it.
     """
     again = "make it with: python -m pipelines.run --runner airflow --config NAME"
     try:
@@ -152,20 +155,11 @@ def read(place: str) -> Definition:
 def _content(place: str) -> bytes:
     if place.startswith("env:"):
         return gzip.decompress(base64.b64decode(os.environ.get(place.removeprefix("env:"), "")))
-    if not places.is_remote(place):
-        return Path(place).read_bytes()
-    with quiet.imports():
-        import tensorflow as tf
-
-    try:
-        with tf.io.gfile.GFile(place, "rb") as file:
-            return file.read()
-    except tf.errors.OpError as error:
-        raise OSError(0, error.message) from None
+    return places.read(place)
 
 
 def _sources(config: Path | None) -> dict[str, str]:
-    """The configuration's file, and the project's own modules that make the pipeline or run its nodes."""
+    """SHA-256 of the configuration's file, and of the project's modules that compile the pipeline or run its nodes."""
     files: set[Path] = set()
     for name in MAKE_AND_RUN:
         _add_imported(name, files)
@@ -177,10 +171,10 @@ def _sources(config: Path | None) -> dict[str, str]:
 
 
 def _add_imported(name: str, files: set[Path]) -> None:
-    """Adds a module's file, and those of the project's modules that it imports, at its top or later."""
-    if name.partition(".")[0] not in CODE or not (found := _spec(name)) or not found.origin:
+    """Adds the files of a module and of all the project's modules that it imports, also inside functions."""
+    if name.partition(".")[0] not in CODE or not (spec := _spec(name)) or not spec.origin:
         return
-    file = Path(found.origin).resolve()
+    file = Path(spec.origin).resolve()
     if file in files:
         return
     files.add(file)
@@ -191,12 +185,12 @@ def _add_imported(name: str, files: set[Path]) -> None:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         else:
             continue
-        for each in names:
-            _add_imported(each, files)
+        for imported in names:
+            _add_imported(imported, files)
 
 
 def _spec(name: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(name)
-    except ModuleNotFoundError:  # A function, say, of a module.
+    except ModuleNotFoundError:  # The name is not a module, but a function, for example.
         return None

@@ -14,7 +14,20 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Channel
 from tfx.types.standard_artifacts import Model, ModelBlessing
 
-from components import backbones, example_gen, extractors, head, outcomes
+from components import (
+    backbones,
+    counts,
+    example_gen,
+    export,
+    extractors,
+    head,
+    network,
+    outcomes,
+    record_files,
+    splits,
+    start,
+    training_split,
+)
 from components import evaluator as evaluator_node
 from components import pusher as pusher_node
 from components import trainer as trainer_function
@@ -35,11 +48,11 @@ PARAMETERS = {
     DATA_PARAMETER: "Folder or gs:// prefix; every TFRecord below it is trained on.",
     MODELS_PARAMETER: "Folder or gs:// prefix of the pushed models' numbered versions.",
 }
-"""The runtime parameters, all of them texts, and what they mean."""
+"""The runtime parameters, all strings, and their meanings."""
 
 NO_PACKAGE = ["--sdk_container_image=none"]
-"""Keeps TFX from packing itself for each Beam node, which takes a second and leaves a folder in /tmp. Workers elsewhere
-run an image; a configuration that names it in `beam.arguments` overrules this."""
+"""Without it, TFX packs its own code for each Beam node, which takes a second and leaves a folder in /tmp. Workers
+elsewhere run an image; if `beam.arguments` names one, it overrides this argument."""
 
 
 def build(
@@ -51,16 +64,18 @@ def build(
     """Builds the pipeline.
 
     Args:
-      config: what is to be trained, and how.
+      config: the whole configuration.
       root: folder or gs:// prefix for artifacts, as the nodes see it.
-      weights: what `model.weights` comes to, as the nodes see it.
-      baseline: how the blessed model is found, where the runner's service cannot run BaselineStrategy.
+      weights: the resolved `model.weights`, as the nodes see them.
+      baseline: the strategy that finds the blessed model. A service that cannot run BaselineStrategy needs another.
 
     Returns:
       A pipeline with the runtime parameters `data` and `models`.
     """
     examples = RecordsExampleGen(
-        RuntimeParameter(DATA_PARAMETER, str), config.data, _code(example_gen, images, records, transform_graph)
+        RuntimeParameter(DATA_PARAMETER, str),
+        config.data,
+        _code(example_gen, record_files, splits, counts, images, records, transform_graph),
     ).with_id("ExampleGen")
     statistics = StatisticsGen(examples=examples.outputs["examples"])
     schema = SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=True)
@@ -96,7 +111,18 @@ def build(
             "weights_fingerprint": weights.fingerprint,
             "trainer": config.trainer.model_dump(),
             "classes": config.data.classes,
-            "code": _code(trainer_function, backbones, known_backbones, features, head, transform_graph),
+            "code": _code(
+                trainer_function,
+                training_split,
+                network,
+                start,
+                export,
+                backbones,
+                known_backbones,
+                features,
+                head,
+                transform_graph,
+            ),
             "network_code": _code(backbones, known_backbones, transform_graph),
             "features": f"{root}/features",
             "tensorboard": f"{root}/tensorboard",
@@ -113,7 +139,7 @@ def build(
         gate=config.evaluator,
         code=_code(evaluator_node, outcomes, extractors, gate),
     ).with_id("Evaluator")
-    # A model is not pushed before the data is validated, and the run is over when the last node is.
+    # The Pusher waits for the validation of the data. So it is also the last node of every run.
     pusher = WholePusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
@@ -131,10 +157,10 @@ def build(
 
 
 def parameters(config: Config) -> dict[str, str]:
-    """What the configuration gives the runtime parameters."""
+    """The runtime parameters with their values from the configuration."""
     return {DATA_PARAMETER: config.data.location, MODELS_PARAMETER: config.pusher.destination}
 
 
 def _code(*modules: ModuleType) -> str:
-    """Fingerprint of what a node runs: for its cache TFX looks into a `module_file`, but not into a function."""
+    """Fingerprint of a node's code for the cache key. TFX itself covers a `module_file`, but not a function."""
     return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Google Cloud, or what stands for it on this machine: looks at places, submits jobs and asks how they went."""
+"""Google Cloud, or its emulators on this machine: checks places, submits jobs and follows them."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ MANIFESTS = ", ".join(
     ]
 )
 CONTINENTS = {"US": "us-", "NA": "us-", "EU": "europe-", "AS": "asia-"}
-"""How the names of multi-regions of buckets begin, and those of the regions in them."""
+"""Prefix of a bucket's multi-region → prefix of the regions in it."""
 
 NETWORK = "check the network connection"
 
 SECONDS = 30
 POLL_SECONDS, POLL_SECONDS_HERE = 10, 0.3
 PATIENCE_SECONDS = 600
-"""How long a job is followed while the service does not answer."""
+"""How long `Google.job` retries if the service does not answer."""
 
 _EXIT = re.compile(r"exited with (?:a non-zero )?status (?:of )?(-?\d+)")
-"""How both services tell a task's exit; a local one goes on with `: LAST WORDS (log: FILE)`."""
+"""The exit status in both services' messages. The local Vertex adds `: LAST WORDS (log: FILE)`."""
 
 
 class Google:
-    """Google Cloud, or what stands for it on this machine.
+    """Clients of Google Cloud, or of its emulators on this machine.
 
     Args:
-      config: with `placed` places.
+      config: the configuration, as `placed` returns it.
 
     Raises:
       RetakeError: there are no credentials.
@@ -76,7 +76,7 @@ class Google:
 
     @cached_property
     def _storage(self) -> Any:
-        """Asked for only where a place is in a bucket."""
+        """The client of Cloud Storage. It is only made if a place is in a bucket."""
         from google.auth.credentials import AnonymousCredentials
         from google.cloud import storage
 
@@ -86,13 +86,13 @@ class Google:
         )
 
     def check(self, data: str) -> None:
-        """Finds out in a moment what the service would find out after minutes.
+        """Checks the bucket, the images and the data at once; the service would fail after minutes.
 
         Args:
-          data: the data location; empty where it may have nothing in it yet.
+          data: the data location; empty if there may be no records yet.
 
         Raises:
-          RetakeError: the bucket, the image or the data is not there, not permitted, or in another region.
+          RetakeError: the bucket, an image or the data is missing, not permitted, or in another region.
         """
         from google.api_core.exceptions import Forbidden, NotFound
 
@@ -117,7 +117,7 @@ class Google:
                 self._check_image(image, manifest)
         if data.startswith("gs://"):
             bucket, _, prefix = f"{data.rstrip('/')}/".removeprefix("gs://").partition("/")
-            # Only the nodes need to be allowed to look there.
+            # The data may be forbidden to this account: only the nodes need to read it.
             with _explained(f"reading of {data}"), suppress(Forbidden):
                 if not list(
                     self._storage.list_blobs(bucket, prefix=prefix, max_results=1, timeout=SECONDS, retry=None)
@@ -142,10 +142,10 @@ class Google:
             raise RetakeError(f"reading of image {image} is not permitted; ask for the role Artifact Registry Reader")
 
     def upload(self, compiled: Compiled, config: Settings) -> None:
-        """Puts the job's specification, and a weights file that it needs, below `pipeline.root`.
+        """Writes the job's specification, and its weights file if it has one, below `pipeline.root`.
 
         Raises:
-          RetakeError: it cannot be written there.
+          RetakeError: a file cannot be written.
         """
         weights, fingerprint = weights_of(config)
         if fingerprint and weights.startswith("/gcs/"):
@@ -153,14 +153,23 @@ class Google:
                 blob = self._storage.bucket(self._bucket).blob(weights.removeprefix(f"/gcs/{self._bucket}/"))
                 if not blob.exists(timeout=SECONDS):
                     blob.upload_from_filename(config.model.weights)
+        self.write(SPECIFICATION, compiled.text)
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a JSON document below `pipeline.root`.
+
+        Raises:
+          RetakeError: the document cannot be written.
+        """
         if self._root.startswith("gs://"):
             with _explained(f"writing to bucket {self._bucket}"):
-                blob = self._storage.bucket(self._bucket).blob(f"{self._prefix}/{SPECIFICATION}")
-                blob.upload_from_string(compiled.text, content_type="application/json", timeout=SECONDS)
+                blob = self._storage.bucket(self._bucket).blob(f"{self._prefix}/{name}")
+                blob.upload_from_string(text, content_type="application/json", timeout=SECONDS)
             return
+        file = Path(self._root) / name
         try:
-            Path(self._root).mkdir(parents=True, exist_ok=True)
-            durable.write(Path(self._root) / SPECIFICATION, compiled.text.encode())
+            file.parent.mkdir(parents=True, exist_ok=True)
+            durable.write(file, text.encode())
         except OSError as error:
             raise RetakeError(f"pipeline.root {self._root} cannot be written to ({error.strerror})") from None
 
@@ -169,13 +178,13 @@ class Google:
         return self._root.removeprefix(f"gs://{self._bucket}/")
 
     def submit(self, job: dict[str, Any]) -> str:
-        """Makes a job.
+        """Submits a job.
 
         Returns:
-          Its resource name.
+          The job's resource name.
 
         Raises:
-          RetakeError: the service refuses it or cannot be reached.
+          RetakeError: the service refuses the job or cannot be reached.
         """
         from google.cloud import aiplatform_v1
 
@@ -187,13 +196,13 @@ class Google:
             advice = f"start a local Vertex with: python -m kubeflow.emulator --root vertex --port {port}"
         job_id = f"{job['displayName']}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
         with _explained(doing, advice):
-            made = self._jobs.create_pipeline_job(
+            submitted = self._jobs.create_pipeline_job(
                 parent=f"projects/{vertex.project}/locations/{vertex.region}",
                 pipeline_job=aiplatform_v1.PipelineJob.from_json(json.dumps(job)),
                 pipeline_job_id=job_id,
                 timeout=SECONDS,
             )
-        return made.name
+        return submitted.name
 
     def link(self, name: str) -> str:
         """The page of a job."""
@@ -203,10 +212,10 @@ class Google:
         return f"https://console.cloud.google.com/vertex-ai/{page}?project={self._vertex.project}"
 
     def job(self, name: str) -> Any:
-        """A PipelineJob as it is now. A service that does not answer is asked again for minutes.
+        """The current PipelineJob. If the service does not answer, the request is repeated for PATIENCE_SECONDS.
 
         Raises:
-          RetakeError: it refuses, or cannot be reached for long.
+          RetakeError: the service refuses the request, or cannot be reached for that long.
         """
         import requests
         from google.api_core import exceptions, retry
@@ -228,7 +237,7 @@ class Google:
         return POLL_SECONDS_HERE if self._vertex.is_local else POLL_SECONDS
 
     def failure(self, job: Any) -> str | None:
-        """Why a job failed, as its failed tasks tell it; None where it did not fail."""
+        """The reason of a job's failure, from its failed tasks; None if the job succeeded."""
         if job.state.name == "PIPELINE_STATE_SUCCEEDED":
             return None
         if job.state.name == "PIPELINE_STATE_CANCELLED":
@@ -236,17 +245,17 @@ class Google:
         details = job.job_detail.task_details
         failed = [task for task in details if task.state.name == "FAILED"]
         graphs = {task.parent_task_id for task in details}
-        told = {task.task_name: self._reason(job, task) for task in failed if task.task_id not in graphs}
-        told = {name: reason for name, reason in told.items() if reason}
-        if len(told) > 1:
-            return "; ".join(f"{name}: {reason}" for name, reason in told.items())
-        said = [*told.values(), *(task.error.message for task in failed), job.error.message]
-        return next((message for message in said if message), "the service does not say why")
+        reasons = {task.task_name: self._reason(job, task) for task in failed if task.task_id not in graphs}
+        reasons = {name: reason for name, reason in reasons.items() if reason}
+        if len(reasons) > 1:
+            return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        messages = [*reasons.values(), *(task.error.message for task in failed), job.error.message]
+        return next((message for message in messages if message), "the service does not say why")
 
     def _reason(self, job: Any, task: Any) -> str:
-        """Why a task failed: its own words or the last of its log, how its process ended, and where its log is."""
+        """The reason of a task's failure: its own message or its log's last line, its exit status, and its log."""
         job_id, message, words = job.name.rpartition("/")[2], task.error.message, None
-        with suppress(Exception):  # The service's words will do.
+        with suppress(Exception):  # Without the task's message, the service's suffices.
             words = self._words(f"*/{job_id}/{task.task_name}_*/failure.txt")
         log, last = "", ""
         if local := re.search(r"status -?\d+: (.*) \(log: (.+)\)$", message, re.DOTALL):
@@ -267,15 +276,15 @@ class Google:
         return f"{words} ({details})" if words and details else words
 
     def _words(self, pattern: str) -> str | None:
-        """What pipelines.run_vertex_task wrote beside a task's output."""
+        """The message that pipelines.run_vertex_task wrote beside a task's output."""
         if not self._root.startswith("gs://"):
             return next((file.read_text() for file in Path(self._root).glob(pattern)), None)
-        found = self._storage.list_blobs(self._bucket, match_glob=f"{self._prefix}/{pattern}", timeout=SECONDS)
-        return next((blob.download_as_text(timeout=SECONDS) for blob in found), None)
+        blobs = self._storage.list_blobs(self._bucket, match_glob=f"{self._prefix}/{pattern}", timeout=SECONDS)
+        return next((blob.download_as_text(timeout=SECONDS) for blob in blobs), None)
 
 
 def _exit(code: int) -> str:
-    """How a process ended: below zero is the signal that ended it, and so is what a shell makes of one, from 129 on."""
+    """A process's end in words. A signal is a status below zero, or from 129 on if a shell reports it."""
     number = -code if code < 0 else code - 128
     if number == signal.SIGKILL:
         return "killed (signal 9), probably out of memory"
@@ -286,11 +295,11 @@ def _exit(code: int) -> str:
 
 
 def _manifest(image: str) -> str | None:
-    """Where a registry that takes Google's credentials says whether it has an image; None for other registries."""
-    found = re.fullmatch(rf"({GOOGLE_REGISTRIES})/([^:@]+)(?::([^:@]+))?(?:@(.+))?", image)
-    if not found:
+    """The address of an image's manifest in a registry that accepts Google's credentials; None for other registries."""
+    match = re.fullmatch(rf"({GOOGLE_REGISTRIES})/([^:@]+)(?::([^:@]+))?(?:@(.+))?", image)
+    if not match:
         return None
-    host, name, tag, digest = found.groups()
+    host, name, tag, digest = match.groups()
     return f"https://{host}/v2/{name}/manifests/{digest or tag or 'latest'}"
 
 
@@ -302,7 +311,7 @@ def _is_elsewhere(location: str, location_type: str, region: str) -> bool:
 
 @contextmanager
 def _explained(doing: str, advice: str = NETWORK) -> Iterator[None]:
-    """Says in one message what Google's clients raise in many ways, and gives advice where nobody answers."""
+    """Turns the many errors of Google's clients into one message, with advice if the service cannot be reached."""
     import requests
     from google.api_core import exceptions as api
     from google.auth import exceptions as auth
@@ -332,8 +341,8 @@ def _explained(doing: str, advice: str = NETWORK) -> Iterator[None]:
 
 
 def _words(error: Exception) -> str:
-    """The first line of what an error says, without the request that it answers."""
+    """The first line of an error's message, without the request."""
     text = str(getattr(error, "message", None) or error).strip() or type(error).__name__
-    if system := re.search(r"\[Errno -?\d+\] [^'\")]+", text):  # Within three errors of others.
+    if system := re.search(r"\[Errno -?\d+\] [^'\")]+", text):  # The system's error is nested in three others.
         return system[0]
     return re.sub(r"^(?:GET|POST|PUT) https?://\S+: ", "", text.splitlines()[0])[:500]

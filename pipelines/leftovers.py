@@ -1,4 +1,4 @@
-"""What killed runs leave in a root: executions that ML Metadata calls running, and their half-written folders."""
+"""Cleans up after killed runs: executions that ML Metadata still calls running, and their half-written folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Execution = metadata_store_pb2.Execution
 
 
 def clear(connection: metadata_store_pb2.ConnectionConfig, pipeline: str, root: str, alone: bool) -> None:
-    """Closes executions whose processes are dead as failed, and removes the folders that they wrote to.
+    """Marks executions of dead processes as failed, and removes the folders that they wrote to.
 
     Args:
       connection: of the metadata store.
@@ -44,7 +44,7 @@ def clear(connection: metadata_store_pb2.ConnectionConfig, pipeline: str, root: 
 
 
 def lock_of(root: Path, node: str, run_id: str) -> Path:
-    """The file that is locked while a process of its own runs a node."""
+    """The file that a separate process locks while it runs a node."""
     return root / ".locks" / f"{node}-{run_id}".replace("/", "_")
 
 
@@ -67,5 +67,5 @@ def _remove(folder: Path, execution: int, store: MetadataStore) -> None:
     for path in [*outputs, folder / ".system" / "executor_execution" / str(execution)]:
         shutil.rmtree(path, ignore_errors=True)
     for working in (folder / ".system" / "stateful_working_dir").glob("*"):
-        with suppress(OSError):  # Our nodes leave it empty.
+        with suppress(OSError):  # The project's nodes leave it empty.
             working.rmdir()

@@ -1,4 +1,4 @@
-"""The ML Metadata store: how to reach it, and a run's story read back from it, the same for every runner."""
+"""The ML Metadata store: opens it, checks and copies its file, and reads the summary of a run from it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _STATES: dict[int, NodeState] = {
 }
 
 _ATTEMPT = "attempt_begun"
-"""Custom property of an execution, a double: PostgreSQL keeps whole numbers of 32 bits only."""
+"""Custom property of an execution. It is a double, because PostgreSQL's integers have only 32 bits."""
 
 _log = logging.getLogger("retake")
 
@@ -40,22 +40,25 @@ _get_artifacts_by_id = MetadataStore.get_artifacts_by_id
 def _in_the_order_of_the_ids(
     store: MetadataStore, artifact_ids: Iterable[int], *options: Any
 ) -> list[metadata_store_pb2.Artifact]:
-    """Artifacts with these ids. TFX's cache pairs them with the events that the ids are from, but PostgreSQL gives rows
-    in the order in which they were written last: a cached Trainer's `model` would be its `model_run`."""
+    """The artifacts with these ids, in the order of the ids.
+
+    TFX's cache pairs the artifacts with the events that the ids come from. But PostgreSQL returns rows in the order of
+    their last change, so the `model` of a cached Trainer would become its `model_run`.
+    """
     ids = list(dict.fromkeys(artifact_ids))
-    found = {artifact.id: artifact for artifact in _get_artifacts_by_id(store, ids, *options)}
-    return [found[each] for each in ids if each in found]
+    by_id = {artifact.id: artifact for artifact in _get_artifacts_by_id(store, ids, *options)}
+    return [by_id[artifact_id] for artifact_id in ids if artifact_id in by_id]
 
 
 MetadataStore.get_artifacts_by_id = _in_the_order_of_the_ids
 
 
 def connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:
-    """MLMD's connection for `metadata.url`, tried once; the folder of a SQLite file is made.
+    """MLMD's connection for `metadata.url`. Opens the store once, and makes the folder of a SQLite file.
 
     Raises:
       UsageError: the URL lacks a host, a database or a file.
-      RetakeError: nothing that it names can be opened as a store.
+      RetakeError: the store cannot be opened.
     """
     config = _connection_config(url)
     try:
@@ -94,7 +97,7 @@ def _connection_config(url: str) -> metadata_store_pb2.ConnectionConfig:
         server = config.postgresql
         server.dbname, server.port = database, str(parts.port or 5432)
     server.host, server.user, server.password = parts.hostname, unquote(parts.username or ""), password
-    if config.HasField("postgresql"):  # MLMD puts them into one text for libpq as they are, and the name into SQL, too.
+    if config.HasField("postgresql"):  # MLMD escapes nothing in libpq's connection string and in SQL.
         if not re.fullmatch(r"[\w-]+", database):
             raise UsageError(f"metadata.url {url}: the database's name may hold letters, digits, _ and - only")
         for name in ("host", "user", "password"):
@@ -108,7 +111,7 @@ def _for_libpq(value: str) -> str:
 
 
 def _check(file: Path, url: str) -> None:
-    """Raises UsageError, with the way back, for a SQLite file that is damaged, or gone where there is a copy of it."""
+    """Raises UsageError, with a remedy, if a SQLite file is damaged, or if it is gone and there is a copy of it."""
     copy = _copy_of(file)
     damage = _damage(file) if file.exists() else "it is gone, but there is a copy of it" if copy.exists() else None
     if damage is None:
@@ -127,27 +130,27 @@ def _check(file: Path, url: str) -> None:
 
 def _damage(file: Path) -> str | None:
     if not file.stat().st_size:
-        # With a journal, another process is making it just now, or was killed before anything was in it.
+        # With a journal, another process is creating the file, or was killed before it wrote anything.
         making = Path(f"{file}-journal").exists() and not _copy_of(file).exists()
         return None if making else "it is empty"
     try:
         with closing(sqlite3.connect(file, timeout=60)) as database:
-            [(found,)] = database.execute("PRAGMA quick_check(1)")
+            [(result,)] = database.execute("PRAGMA quick_check(1)")
     except sqlite3.OperationalError:
-        return None  # It may not be opened, which MLMD is about to say: nothing to be removed.
+        return None  # The file cannot be opened: MLMD reports that, and the file must not be removed.
     except sqlite3.DatabaseError as error:
         return str(error)
-    return None if found == "ok" else str(found).splitlines()[-1]
+    return None if result == "ok" else str(result).splitlines()[-1]
 
 
 def settle(connection: metadata_store_pb2.ConnectionConfig) -> None:
-    """Makes the last commit outlive a power cut: SQLite deletes its journal, which would undo it, without a sync."""
+    """Protects the last commit from a power cut, after which a journal that SQLite deleted without a sync undoes it."""
     if connection.HasField("sqlite"):
         durable.sync(Path(connection.sqlite.filename_uri))
 
 
 def back_up(connection: metadata_store_pb2.ConnectionConfig) -> None:
-    """Keeps a copy of a SQLite store beside it, for the day when it is damaged."""
+    """Writes a copy of a SQLite store beside it, in case the store is damaged later."""
     if not connection.HasField("sqlite"):
         return
     file = Path(connection.sqlite.filename_uri)
@@ -167,43 +170,43 @@ def _copy_of(file: Path) -> Path:
 
 
 def state(execution: metadata_store_pb2.Execution) -> NodeState:
-    """What the summary calls an execution's state."""
+    """The summary's name of an execution's state."""
     return _STATES.get(execution.last_known_state, "failed")
 
 
 def executions(
     connection: metadata_store_pb2.ConnectionConfig, pipeline: str, run_id: str
 ) -> dict[str, metadata_store_pb2.Execution]:
-    """Node → its last execution, for the nodes of a run that have begun. One that failed and ran again has several."""
+    """Node → its last execution, for the started nodes of a run. A node that was repeated has several executions."""
     store = MetadataStore(connection)
     context = store.get_context_by_type_and_name("pipeline_run", run_id)
     by_node: dict[str, metadata_store_pb2.Execution] = {}
-    found = store.get_executions_by_context(context.id) if context else []
-    for execution in sorted(found, key=lambda each: each.id):
-        for of in store.get_contexts_by_execution(execution.id):
-            if of.type == "node" and of.name.startswith(f"{pipeline}."):
-                by_node[of.name.removeprefix(f"{pipeline}.")] = execution
+    of_run = store.get_executions_by_context(context.id) if context else []
+    for execution in sorted(of_run, key=lambda execution: execution.id):
+        for node in store.get_contexts_by_execution(execution.id):
+            if node.type == "node" and node.name.startswith(f"{pipeline}."):
+                by_node[node.name.removeprefix(f"{pipeline}.")] = execution
     return by_node
 
 
 def last_run(connection: metadata_store_pb2.ConnectionConfig, pipeline: str) -> str | None:
-    """The id of the run of a pipeline that began last; None where there was none."""
+    """The id of a pipeline's last run; None if there was no run."""
     store = MetadataStore(connection)
-    context = store.get_context_by_type_and_name("pipeline", pipeline)
-    found = store.get_executions_by_context(context.id) if context else []
-    if not found:
+    pipeline_context = store.get_context_by_type_and_name("pipeline", pipeline)
+    of_pipeline = store.get_executions_by_context(pipeline_context.id) if pipeline_context else []
+    if not of_pipeline:
         return None
-    contexts = store.get_contexts_by_execution(max(found, key=lambda each: each.id).id)
-    return next((each.name for each in contexts if each.type == "pipeline_run"), None)
+    contexts = store.get_contexts_by_execution(max(of_pipeline, key=lambda execution: execution.id).id)
+    return next((context.name for context in contexts if context.type == "pipeline_run"), None)
 
 
 def states(connection: metadata_store_pb2.ConnectionConfig, pipeline: str, run_id: str) -> dict[str, NodeState]:
-    """Node → state, for the nodes of a run that have begun."""
+    """Node → state, for the started nodes of a run."""
     return {node: state(execution) for node, execution in executions(connection, pipeline, run_id).items()}
 
 
 def node(node_id: str, execution: metadata_store_pb2.Execution, before: list[Node]) -> Node:
-    """A node's part of the summary; a resolver only looks up, so it counts as cached where all before it is."""
+    """A node's part of the summary. A resolver always runs; it counts as cached if all nodes before it are cached."""
     became = state(execution)
     if node_id in RESOLVERS and became == "complete" and all(node.cached for node in before):
         became = "cached"
@@ -213,13 +216,14 @@ def node(node_id: str, execution: metadata_store_pb2.Execution, before: list[Nod
 
 
 def mark_attempt(connection: metadata_store_pb2.ConnectionConfig, execution: Any, begun: int) -> None:
-    """Notes when the attempt began that completed an execution, where it was not the first: TFX goes on with the
-    execution of an attempt that was killed.
+    """Records the start of the attempt that completed an execution, unless it was the first attempt.
+
+    TFX continues the execution of a killed attempt, so the execution's own start is too early.
 
     Args:
       connection: of the metadata store.
-      execution: that has just been completed; changed in place.
-      begun: milliseconds since the epoch.
+      execution: the completed execution, which is changed in place.
+      begun: start of the attempt in milliseconds since the epoch.
     """
     if execution.create_time_since_epoch < begun:
         execution.custom_properties[_ATTEMPT].double_value = begun
@@ -244,9 +248,9 @@ def summarize(
       connection: of the metadata store.
       pipeline: the pipeline's name.
       run_id: the run.
-      runner: its name, for the summary.
+      runner: the runner's name.
       node_ids: the nodes in their order.
-      failure: why the run failed, if it did.
+      failure: the reason of the run's failure, if it failed.
     """
     store = MetadataStore(connection)
     by_node = executions(connection, pipeline, run_id)
@@ -259,13 +263,13 @@ def summarize(
 
 
 def _outputs(store: MetadataStore, by_node: dict[str, metadata_store_pb2.Execution]) -> dict[str, dict[str, Any]]:
-    """Custom properties of the run's artifacts by output key, resolvers left out."""
+    """Custom properties of the run's artifacts by output key, without resolvers' outputs."""
     executions = {execution.id: node for node, execution in by_node.items() if node not in RESOLVERS}
-    found = {}
+    outputs = {}
     for event in store.get_events_by_execution_ids(list(executions)) if executions else []:
         if event.type == metadata_store_pb2.Event.OUTPUT:
             [artifact] = store.get_artifacts_by_id([event.artifact_id])
-            found[event.path.steps[0].key] = {
+            outputs[event.path.steps[0].key] = {
                 name: getattr(value, value.WhichOneof("value")) for name, value in artifact.custom_properties.items()
             }
-    return found
+    return outputs

@@ -1,11 +1,13 @@
-"""Imports once what nodes import, and forks for each node: `python -m pipelines.node_server [SOCKET]`.
+"""Imports the libraries of nodes once, and forks for each node: `python -m pipelines.node_server [SOCKET]`.
 
-It says where it listens, and ends when its standard input does, and when code that it has imported has changed. Without
-SOCKET it also ends after a while without a node.
-Importing TFX, TensorFlow and Beam takes a process 4 to 10 seconds. `python -m pipelines.run`, `pipelines.run_node` and
-`pipelines.run_vertex_task` hand their work over to a server that RETAKE_NODE_SERVER names (see retake/handover.py);
-`pipelines.run` only where TF_CPP_MIN_LOG_LEVEL is 3, as it is here.
-Nothing here may begin a thread or run an operation of TensorFlow: a fork has neither threads nor what they hold.
+A process needs 4 to 10 seconds to import TFX, TensorFlow and Beam. If RETAKE_NODE_SERVER names a server,
+`python -m pipelines.run`, `pipelines.run_node` and `pipelines.run_vertex_task` hand their work over to it (see
+retake/handover.py); `pipelines.run` does so only if TF_CPP_MIN_LOG_LEVEL is 3, as in this server.
+
+The server prints the socket on which it listens. It ends when its standard input ends, or when code that it has
+imported has changed. Without SOCKET, it also ends after IDLE seconds without a node.
+
+The server must not start a thread or run an operation of TensorFlow: a fork would miss its threads and their locks.
 """
 
 from __future__ import annotations
@@ -33,21 +35,21 @@ IMPORTS = (
     "tfx.orchestration.kubeflow.v2.file_based_example_gen.driver",
 )
 IDLE = 900.0
-"""Seconds without a node after which a server without SOCKET ends, and gives its memory back."""
+"""A server without SOCKET ends after as many seconds without a node, and frees its memory."""
 
 
 if __name__ == "__main__":
-    quiet.environment()  # As its clients do, whose environment has to be the same.
-    named = sys.argv[1:]
-    place = Path(named[0] if named else f"{tempfile.mkdtemp(prefix='retake-')}/nodes")
+    quiet.environment()  # Clients call it, too: their environment has to be the same.
+    sockets = sys.argv[1:]
+    place = Path(sockets[0] if sockets else f"{tempfile.mkdtemp(prefix='retake-')}/nodes")
     try:
         listener = handover.listen(place)
     except OSError as error:
         sys.exit(f"pipelines.node_server: cannot listen at {place}: {error.strerror or error}")
     print(place, flush=True)
-    code = handover.serve(listener, IMPORTS, None if named else IDLE)
+    code = handover.serve(listener, IMPORTS, None if sockets else IDLE)
     if code is not None:
-        if not named:
+        if not sockets:
             place.parent.rmdir()
         sys.stderr.flush()
         os._exit(code)

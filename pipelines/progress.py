@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on; everything else goes to the run's log file."""
+"""Shows a run's progress to the user, and sends all other output to the run's log file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from rich.text import Text
 from retake.terminal import Formatter, printable
 
 QUIET_SECONDS = 10
-"""Without a terminal, transient progress is printed this seldom."""
+"""Without a terminal, transient progress is printed at most once in as many seconds."""
 
 
 class _Reader(io.FileIO):
-    """The user's end of stdout: a run goes on where nobody reads any more, as after `| head -1`."""
+    """The user's stdout. The run continues if its reader ends, as after `| head -1`."""
 
     def write(self, data: Any) -> int:
         try:
@@ -36,7 +36,7 @@ class _Reader(io.FileIO):
 
 @contextmanager
 def captured(log: Path, verbose: bool) -> Iterator[Console]:
-    """Sends the process's output to `log`, native libraries' too, and gives the console that still reaches the user."""
+    """Sends the process's output, also from native libraries, to `log`. Yields a console that reaches the user."""
     log.parent.mkdir(parents=True, exist_ok=True)
     kept = [os.dup(1), os.dup(2)]
     encoding = sys.stdout.encoding
@@ -48,7 +48,7 @@ def captured(log: Path, verbose: bool) -> Iterator[Console]:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    absl_logging.set_verbosity(absl_logging.INFO)  # TensorFlow sets it back to what it was, WARNING by default.
+    absl_logging.set_verbosity(absl_logging.INFO)  # TensorFlow sets it back to its earlier value, WARNING by default.
     if verbose:
         shown = logging.StreamHandler(sys.stderr)
         shown.setFormatter(Formatter())
@@ -69,17 +69,17 @@ def captured(log: Path, verbose: bool) -> Iterator[Console]:
 
 
 class Progress(logging.Handler):
-    """Shows nodes as they run, and what they say on the logger `retake`: INFO stays, DEBUG passes by."""
+    """Shows running nodes and their messages on the logger `retake`. INFO messages stay, DEBUG messages disappear."""
 
     def __init__(self, console: Console):
         super().__init__(logging.DEBUG)
         self._console = console
-        self._node, self._begun, self._said = "", 0.0, 0.0
+        self._node, self._begun, self._printed = "", 0.0, 0.0
         self._spinner: Spinner | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Takes what nodes say; afterwards the logger is as it was."""
+        """Handles the nodes' messages. Restores the logger at the end."""
         logger = logging.getLogger("retake")
         level = logger.level
         logger.addHandler(self)
@@ -94,10 +94,10 @@ class Progress(logging.Handler):
     def node(self, name: str) -> Iterator[None]:
         """Shows that a node is running."""
         self._node, self._begun = name, time.monotonic()
-        self._said = self._begun
+        self._printed = self._begun
         if self._console.is_terminal:
             self._spinner = Spinner("dots", f"{name} …", style="green")
-            # rich would bring what libraries say to stdout and stderr back to the screen.
+            # With redirection, rich would show the libraries' output again.
             with Live(
                 self._spinner,
                 console=self._console,
@@ -111,7 +111,7 @@ class Progress(logging.Handler):
             yield
 
     def done(self, state: str, node: str | None = None, seconds: float | None = None) -> None:
-        """Says how a node went: the one that is shown, unless another one is named."""
+        """Prints the state of a finished node; by default of the node that is shown as running."""
         node = self._node if node is None else node
         elapsed = time.monotonic() - self._begun if seconds is None else seconds
         mark = {"complete": "[green]✓[/]", "cached": "[cyan]=[/]"}.get(state, "[red]✗[/]")
@@ -121,20 +121,20 @@ class Progress(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
         if record.levelno >= logging.INFO:
-            self._say(message)
+            self._print(message)
         else:
             self.passing(message)
 
     def passing(self, message: str) -> None:
-        """Says what the running node does now."""
+        """Shows a transient message of the running node."""
         message = printable(message)
         now = time.monotonic()
         if self._spinner is not None:
             text = Text.assemble(f"{self._node} ", (f"{message} · {now - self._begun:.0f} s", "dim"))
             self._spinner.update(text=text)
-        elif now - self._said > QUIET_SECONDS:
-            self._said = now
-            self._say(message)
+        elif now - self._printed > QUIET_SECONDS:
+            self._printed = now
+            self._print(message)
 
-    def _say(self, message: str) -> None:
+    def _print(self, message: str) -> None:
         self._console.print(f"  {printable(message)}", style="dim", markup=False, soft_wrap=True)

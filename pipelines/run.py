@@ -1,7 +1,7 @@
 """Trains, gates and pushes a model: on this machine, under Airflow, on Vertex AI or on Kubeflow Pipelines.
 
-The command is `retake run [--runner local] [--config sample] …`, or `python -m pipelines.run …`. From Python, as in a
-notebook, `run` does the same.
+The command is `retake run [--runner local] [--config sample] …`, or `python -m pipelines.run …`. In Python, for example
+in a notebook, the function `run` does the same.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from retake.terminal import INTERRUPTED, Parser, printable, run_command
 
 
 def run(config: Config, runner: str = "local", file: Path | None = None, **options: object) -> Run:
-    """Runs the pipeline from Python. Signals, loggers and descriptors of the process stay as they are.
+    """Runs the pipeline from Python. It does not change the process's signal handlers, loggers or descriptors.
 
     Args:
       config: the whole configuration.
       runner: one of pipelines.runners.RUNNERS.
       file: the configuration's file, which the definition for an orchestrator names as a source.
-      options: the runner's own, such as `wait=True` for vertex.
+      options: options of the runner, such as `wait=True` for vertex.
 
     Returns:
-      The run; its `summary` says what became of it. A run that failed raises nothing.
+      The run, with its `summary`. A failed run raises no exception.
 
     Raises:
       RetakeError: nothing was started.
@@ -129,7 +129,7 @@ def _check(options: argparse.Namespace, runner: Runner) -> None:
 
 
 def _words(prog: str) -> list[str]:
-    """How a person gives the command from this folder: `python` by its name where the environment is activated."""
+    """The command as the user types it in this folder: plain `python` if the environment is activated."""
     first, *others = prog.split()
     if shutil.which(first) == str(Path(sys.executable).with_name(first)):
         return [first, *others]
@@ -137,7 +137,7 @@ def _words(prog: str) -> list[str]:
 
 
 def _parse(arguments: list[str], prog: str) -> tuple[argparse.Namespace, type[Runner]]:
-    """The options, and the runner that they choose. Each runner has options of its own."""
+    """The options and the chosen runner. Each runner has its own options."""
     first = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     first.add_argument("--runner", default="local")
     try:
@@ -149,7 +149,7 @@ def _parse(arguments: list[str], prog: str) -> tuple[argparse.Namespace, type[Ru
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         flag = unknown[0].partition("=")[0]
-        others = [each for each in runners.RUNNERS if flag in _parser(prog, each)._option_string_actions]
+        others = [other for other in runners.RUNNERS if flag in _parser(prog, other)._option_string_actions]
         if others:
             raise UsageError(f"{flag} is not for --runner {name}, only for {' and '.join(others)}")
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -180,7 +180,7 @@ def _parser(prog: str, runner: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--show-config", action="store_true", help="print the whole configuration and stop")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write the summary as JSON, too")
-    parser.add_argument("--require-blessing", action="store_true", help="exit with 3 where the model was not blessed")
+    parser.add_argument("--require-blessing", action="store_true", help="exit with 3 if the model is not blessed")
     parser.add_argument("--verbose", action="store_true", help="show the libraries' own messages")
     cls = runners.find(runner)
     cls.add_options(parser.add_argument_group(f"--runner {runner}", (cls.__doc__ or "").partition("\n")[0]))

@@ -1,8 +1,8 @@
-"""Runs one node of a compiled pipeline and tells from ML Metadata how it went.
+"""Runs one node of a compiled pipeline, and returns its state from ML Metadata.
 
-`python -m pipelines.run_node DEFINITION --node ID --run-id ID` is what an orchestrator gives for each node. It exits
-with 0 when the execution is complete or cached, in this call or an earlier one of the same run; with 1 when the node
-failed; with 2 when it cannot run, and trying again would not help.
+An orchestrator calls `python -m pipelines.run_node DEFINITION --node ID --run-id ID` for each node. The exit status is
+0 if the execution is complete or cached, in this call or in an earlier call of the same run. It is 1 if the node
+failed, and 2 if the node cannot run, so that a retry would not help.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(Formatter("%(levelname).1s %(name)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("tensorflow").handlers.clear()  # In a fork it was imported before; it logs by the one above.
+    logging.getLogger("tensorflow").handlers.clear()  # A fork has it; the root logger suffices.
     logging.getLogger("absl").addFilter(_first_line)
-    logging.getLogger("apache_beam.typehints").setLevel(logging.WARNING)  # Else dozens of lines about its own types.
+    logging.getLogger("apache_beam.typehints").setLevel(logging.WARNING)  # Its INFO messages are dozens of lines.
     warnings.simplefilter("ignore")
     begun = time.monotonic()
     try:
@@ -61,14 +61,14 @@ def main(arguments: list[str] | None = None) -> int:
             check_places(definition, _parameters(definition, options.parameter))
         connection = metadata.connection_config(definition.config.metadata.url)
         try:
-            told = run(definition, options.node, options.run_id, options.parameter, connection)
+            state = run(definition, options.node, options.run_id, options.parameter, connection)
         except UsageError:
             raise
         except Exception as error:
-            with suppress(Exception):  # What has gone wrong first is what a person has to know.
+            with suppress(Exception):  # The user has to see the first error.
                 _summarize(definition, connection, options, in_words(error))
             raise
-        print(printable(f"{options.node} {told} · {time.monotonic() - begun:.1f} s"))
+        print(printable(f"{options.node} {state} · {time.monotonic() - begun:.1f} s"))
         if options.summary or options.node == definition.nodes[-1].id:
             _summarize(definition, connection, options)
         return 0
@@ -84,21 +84,21 @@ def main(arguments: list[str] | None = None) -> int:
 def _summarize(
     definition: Definition, connection: Any, options: argparse.Namespace, failure: str | None = None
 ) -> None:
-    """Writes the run's summary where the local runner does, and shows that of a run that is over."""
+    """Writes the run's summary to the same place as the local runner, and prints it if the run is complete."""
     nodes = [node.id for node in definition.nodes]
     summary = metadata.summarize(connection, definition.pipeline, options.run_id, options.runner, nodes, failure)
     root = definition.config.pipeline.root
     if options.summary:
         summaries.write(summary, options.summary)
-    if not places.is_remote(root) and (failure or summary.state == "complete"):
-        summaries.write(summary, Path(root) / "runs" / options.run_id / "summary.json")
+    if failure or summary.state == "complete":
+        summaries.write(summary, summaries.place_of(root, options.run_id))
     if summary.state == "complete":
         metadata.back_up(connection)
         Console(width=100).print(summaries.render(summary))
 
 
 def _first_line(record: logging.LogRecord) -> bool:
-    """Cuts what TFX tells short: whole protos, hundreds of lines of them."""
+    """Keeps the first line of a message: TFX logs whole protos of hundreds of lines."""
     if record.levelno <= logging.INFO:
         record.msg, record.args = record.getMessage().partition("\n")[0][:300], ()
     return True
@@ -126,15 +126,15 @@ def run(definition: Definition, node_id: str, run_id: str, given: list[str], con
       definition: of the pipeline.
       node_id: for example `Trainer`.
       run_id: the same for all nodes of a run.
-      given: runtime parameters that are not to have their default, as `NAME=VALUE`.
+      given: runtime parameters as `NAME=VALUE`; the others have their defaults.
       connection: ML Metadata's ConnectionConfig.
 
     Returns:
-      What became of it, for a person.
+      The node's state, for people.
 
     Raises:
-      UsageError: no such node or parameter, or a node that it needs is not done in this run.
-      Exception: whatever the node's executor raised.
+      UsageError: the node or a parameter does not exist, or a node before it is not done in this run.
+      Exception: an error of the node's executor.
     """
     parameters = _parameters(definition, given)
     upstream = {node.id: node.upstream for node in definition.nodes}
@@ -146,8 +146,8 @@ def run(definition: Definition, node_id: str, run_id: str, given: list[str], con
         if states.get(node_id) in DONE:
             return f"{states[node_id]}, by an earlier call for this run"
         if missing := [node for node in upstream[node_id] if states.get(node) not in DONE]:
-            told = ", ".join(f"{node} ({states.get(node, 'not run')})" for node in missing)
-            raise UsageError(f"cannot run before what it needs is done in run {run_id}: {told}")
+            unfinished = ", ".join(f"{node} ({states.get(node, 'not run')})" for node in missing)
+            raise UsageError(f"cannot run before the nodes that it needs are done in run {run_id}: {unfinished}")
         leftovers.clear(connection, definition.pipeline, root, alone=False)
         with quiet.imports():
             from pipelines import tfx_internals
@@ -159,16 +159,16 @@ def run(definition: Definition, node_id: str, run_id: str, given: list[str], con
 
 def _parameters(definition: Definition, given: list[str]) -> dict[str, str]:
     parameters = {name: parameter.default for name, parameter in definition.parameters.items()}
-    for each in given:
-        name, equals, value = each.partition("=")
+    for argument in given:
+        name, equals, value = argument.partition("=")
         if not equals or name not in parameters:
-            raise UsageError(f"--parameter {each!r} must read NAME=VALUE with NAME one of {', '.join(parameters)}")
+            raise UsageError(f"--parameter {argument!r} must read NAME=VALUE with NAME one of {', '.join(parameters)}")
         parameters[name] = value
     return parameters
 
 
 def check_places(definition: Definition, parameters: dict[str, str]) -> None:
-    """Holds a run that somebody else may have started to the configured places and to `airflow.places`.
+    """Checks that a run only names the configured places and `airflow.places`, as another user may have started it.
 
     Args:
       definition: of the pipeline.
@@ -218,7 +218,8 @@ def launch(pipeline: Any, node_id: str, connection: Any) -> metadata_store_pb2.E
       The node's execution, COMPLETE or CACHED.
 
     Raises:
-      UsageError: its inputs are not there; otherwise whatever the node's driver or executor raised.
+      UsageError: the node's inputs are missing.
+      Exception: an error of the node's driver or executor.
     """
     from pipelines import tfx_internals
 
@@ -230,14 +231,14 @@ def launch(pipeline: Any, node_id: str, connection: Any) -> metadata_store_pb2.E
         _mark_failed(connection, pipeline, node_id)
         raise
     if not execution or execution.last_known_state not in (_State.COMPLETE, _State.CACHED):
-        raise UsageError("what it needs from earlier nodes of this run is not there")
+        raise UsageError("its inputs from earlier nodes of this run are missing")
     metadata.mark_attempt(connection, execution, begun)
     metadata.settle(connection)
     return execution
 
 
 def _mark_failed(connection: Any, pipeline: Any, node_id: str) -> None:
-    """Does what TFX forgets when a node fails before its executor begins."""
+    """Marks the execution as failed; TFX does not do so if a node fails before its executor starts."""
     run_id = pipeline.runtime_spec.pipeline_run_id.field_value.string_value
     execution = metadata.executions(connection, pipeline.pipeline_info.id, run_id).get(node_id)
     if execution and execution.last_known_state == _State.RUNNING:
@@ -249,4 +250,4 @@ if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # Taking TensorFlow and Beam apart takes seconds, and all that counts is on disk.
+    os._exit(code)  # A normal exit of TensorFlow and Beam takes seconds, and all outputs are on disk.

@@ -1,10 +1,10 @@
-"""What a task of Vertex AI Pipelines runs: TFX's own entry points, with two things that they lack.
+"""The command of a task of Vertex AI Pipelines: TFX's own entry points with two additions.
 
-`python -m pipelines.run_vertex_task hook|executor ARGUMENTS`, with the arguments of
-`tfx.orchestration.kubeflow.v2.file_based_example_gen.driver` and of
-`tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor`. The hook sees the records at any depth, where TFX's
-glob knows no `**`. And a task that fails writes why beside its output, since the service says of it only that its
-process ended with 1.
+`python -m pipelines.run_vertex_task hook|executor ARGUMENTS` takes the arguments of
+`tfx.orchestration.kubeflow.v2.file_based_example_gen.driver` or of
+`tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor`. The hook finds records in subfolders, too; TFX's
+glob does not support `**`. A task that fails writes the reason beside its output, since the service only reports that
+its process ended with 1.
 """
 
 from __future__ import annotations
@@ -44,24 +44,24 @@ def main(arguments: list[str]) -> None:
 
     def run(parsed: Any) -> None:
         try:
-            with suppress(tf.errors.NotFoundError):  # An earlier attempt's reason is not this one's.
+            with suppress(tf.errors.NotFoundError):  # The file may be an earlier attempt's.
                 tf.io.gfile.remove(_failure_file(parsed if role == "hook" else parsed[0]))
             entry.main(parsed)
             _settle(parsed if role == "hook" else parsed[0])
         except Exception as error:
-            told = in_words(error)
-            with suppress(Exception):  # What has gone wrong first is what a person has to know.
-                _write_failure(told, parsed if role == "hook" else parsed[0])
+            reason = in_words(error)
+            with suppress(Exception):  # The user has to see the first error.
+                _write_failure(reason, parsed if role == "hook" else parsed[0])
             if not isinstance(error, RetakeError):
                 logging.exception("the task failed")
-            print(printable(told), file=sys.stderr)
+            print(printable(reason), file=sys.stderr)
             sys.exit(1)
 
     app.run(run, argv=[sys.argv[0], *arguments], flags_parser=lambda argv: entry.parse(argv[1:]))
 
 
 def _settle(parsed: Any) -> None:
-    """Puts what the task wrote to local folders on disk, as the local Vertex has them: a bucket does so itself."""
+    """Syncs the task's outputs to disk, if they are in local folders, as on the local Vertex."""
     outputs = json.loads(parsed.json_serialized_invocation_args)["outputs"]
     written = [
         artifact["uri"] for of_key in outputs.get("artifacts", {}).values() for artifact in of_key.get("artifacts", [])
@@ -71,11 +71,11 @@ def _settle(parsed: Any) -> None:
             durable.sync(Path(place))
 
 
-def _write_failure(told: str, parsed: Any) -> None:
+def _write_failure(reason: str, parsed: Any) -> None:
     place = _failure_file(parsed)
     tf.io.gfile.makedirs(place.rpartition("/")[0])
     with tf.io.gfile.GFile(place, "w") as file:
-        file.write(told)
+        file.write(reason)
 
 
 def _failure_file(parsed: Any) -> str:

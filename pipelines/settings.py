@@ -1,4 +1,4 @@
-"""The whole configuration: the sections that all runners share, and one for each runner that has settings.
+"""The whole configuration: the sections that all runners share, and a section for each runner that has settings.
 
 Example:
     >>> settings = load("hotdog", ["vertex.region=europe-west4"])
@@ -27,34 +27,35 @@ GOOGLE_NAMES = {
     "region": (r"[a-z]+-[a-z]+\d{1,2}", "a region such as europe-west4"),
     "bucket": (r"[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9]", "a bucket's name"),
 }
-"""What Google Cloud calls its things: a pattern, and what matches it."""
+"""Key → a pattern of Google Cloud's names, and a description of it for messages."""
 
 
 class AirflowSection(Section):
     """How the pipeline runs under Airflow."""
 
     retries: int = Field(2, ge=0, description="How often a task that failed is tried again.")
-    retry_seconds: float = Field(30.0, gt=0, description="Wait before the first retry; it doubles with each one.")
+    retry_seconds: float = Field(30.0, gt=0, description="Wait before the first retry; it doubles with each retry.")
     watch_seconds: float = Field(
         60.0,
         ge=1,
-        description="How often the data location is looked at; new records must rest for as long to be taken.",
+        description="Time between two checks of the data location. New records must be unchanged for that long before "
+        "training.",
     )
     places: list[Place] = Field(
         [],
-        description="Folders and gs:// prefixes: whoever triggers a run may name them, or what lies below them, as its "
-        "`data` or `models`. Without any, `data` must be data.location or lie below it, and `models` likewise "
-        "pusher.destination.",
+        description="Folders and gs:// prefixes. The user who triggers a run may set its `data` and `models` to these "
+        "places and to folders below them, in addition to data.location for `data` and pusher.destination for "
+        "`models`.",
     )
     pods: dict[str, str] = Field(
         {},
-        description="Node → file with a Kubernetes pod template that it runs in, `*` for all others; without one a "
-        "node runs on Airflow's worker.",
+        description="Node → file with the Kubernetes pod template of the node, `*` for all other nodes. A node without "
+        "a template runs on Airflow's worker.",
     )
 
 
 class Machine(Section):
-    """What a node gets on Vertex, which looks for the smallest machine that has it."""
+    """The resources of a node on Vertex, which chooses the smallest machine that has them."""
 
     cpus: float = Field(gt=0)
     memory_gb: float = Field(gt=0)
@@ -69,25 +70,22 @@ Label = Annotated[str, Field(pattern=r"^[a-z0-9_-]{0,63}$")]
 class VertexSection(Section):
     """How the pipeline runs on Vertex AI Pipelines."""
 
-    project: str = Field("", description="Google Cloud project that the job runs in.")
-    region: str = Field("", description="Region that it runs in, such as europe-west4.")
-    bucket: str = Field(
-        "",
-        description="Bucket in that region. Places of the configuration that are neither absolute nor gs:// lie in it.",
-    )
+    project: str = Field("", description="Google Cloud project of the job.")
+    region: str = Field("", description="Region of the job, such as europe-west4.")
+    bucket: str = Field("", description="Bucket in that region. Relative places of the configuration lie in it.")
     image: str = Field("", description="Container image with this project's code, which every node runs.")
-    service_account: str = Field("", description="Whom the nodes run as; empty for the project's default.")
+    service_account: str = Field("", description="Service account of the nodes; empty for the project's default.")
     endpoint: str = Field(
         "",
-        description="Another address of the service. With http://127.0.0.1:8480 of a local Vertex, relative places are "
+        description="Another address of the service. With a local Vertex (http://127.0.0.1:8480), relative places are "
         "folders of this machine, and project, region, bucket and image are not needed.",
     )
     labels: dict[Label, Label] = Field({}, description="Labels of the job, for bills and searches.")
     machines: dict[str, Machine] = Field(
         {},
-        description='Node → what its machine has, `*` for all others: {"Trainer": {"cpus": 8, "memory_gb": 30, '
-        '"accelerator": "NVIDIA_TESLA_T4", "accelerators": 1, "image": "IMAGE-gpu"}}. Without one, Vertex takes what '
-        "it takes by default; without an image of its own, a node runs in `vertex.image`.",
+        description='Node → its machine, `*` for all other nodes: {"Trainer": {"cpus": 8, "memory_gb": 30, '
+        '"accelerator": "NVIDIA_TESLA_T4", "accelerators": 1, "image": "IMAGE-gpu"}}. A node without a machine gets '
+        "Vertex's default machine; a machine without an image runs `vertex.image`.",
     )
     retries: int = Field(0, ge=0, description="How often a node that failed is tried again.")
 
@@ -104,9 +102,9 @@ class VertexSection(Section):
     @field_validator(*GOOGLE_NAMES)
     @classmethod
     def _possible(cls, name: str, field: ValidationInfo) -> str:
-        pattern, says = GOOGLE_NAMES[str(field.field_name)]
+        pattern, description = GOOGLE_NAMES[str(field.field_name)]
         if name and not re.fullmatch(pattern, name):
-            raise ValueError(f"is not {says}")
+            raise ValueError(f"is not {description}")
         return name
 
     @field_validator("endpoint")
@@ -123,15 +121,15 @@ class KubeflowSection(Section):
 
     host: str = Field("", description="Address of Kubeflow Pipelines' API.")
     image: str = Field("", description="Container image with this project's code, which every node runs.")
-    secret: str = Field("", description="Kubernetes secret whose key `password` is that of the metadata store.")
+    secret: str = Field("", description="Kubernetes secret. Its key `password` is the metadata store's password.")
     claims: dict[str, str] = Field(
-        {}, description="Persistent volume claim → where every task mounts it; not needed where all places are gs://."
+        {}, description="Persistent volume claim → its mount path in every task; not needed if all places are gs://."
     )
     retries: int = Field(2, ge=0, description="How often a node that failed is tried again.")
 
 
 class Settings(Config):
-    """Everything that a run depends on besides the records themselves, and nothing else."""
+    """All settings that a run depends on."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -141,12 +139,12 @@ class Settings(Config):
 
 
 def load(name: str, overrides: list[str] | None = None) -> Settings:
-    """Reads a configuration as `retake.config.load` does, and refuses what no runner knows."""
+    """Reads a configuration like `retake.config.load`, and also refuses sections and keys that no runner knows."""
     return configuration.validated(*configuration.read(name, overrides), Settings)
 
 
 def whole(config: Config) -> Settings:
-    """A configuration with its runners' sections checked.
+    """The configuration with the runners' sections, which are checked.
 
     Raises:
       UsageError: a section of a runner has an unknown key or an impossible value.
@@ -157,8 +155,8 @@ def whole(config: Config) -> Settings:
 
 
 def reference() -> str:
-    """Every key with its default and meaning as Markdown, which is docs/configuration.md."""
-    lines = ["# Configuration", "", "Written by `python -m pipelines.settings`; a test keeps it true."]
+    """The text of docs/configuration.md: every key with its default and meaning."""
+    lines = ["# Configuration", "", "`python -m pipelines.settings` writes this page; a test checks it."]
     for name, section in Settings.model_fields.items():
         model: Any = section.annotation
         lines += [

@@ -1,4 +1,4 @@
-"""What TFX computed about the records of a run: statistics, schema, anomalies.
+"""Shows what TFX computed about the records of a run: statistics, schema, anomalies.
 
 retake show {statistics,schema,anomalies} [RUN] [--config NAME]
 """
@@ -22,10 +22,10 @@ from retake.errors import RetakeError, UsageError
 from retake.terminal import Parser, in_one_line
 
 MOST_VALUES = 5
-"""Most frequent values of a feature that are shown."""
+"""Number of most frequent values that are shown for a feature."""
 
 BYTES = "__BYTES_VALUE__"
-"""What TFDV calls a value that is no text."""
+"""TFDV's placeholder for a value that is not text."""
 
 
 def main(arguments: list[str] | None = None, prog: str = "retake show") -> int:
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None, prog: str = "retake show") -> int:
 
 
 def _output(config: Config, options: argparse.Namespace, node: str, key: str) -> tuple[str, str]:
-    """The run, and the folder of a node's output in it."""
+    """The run's id, and the folder of a node's output in this run."""
     with quiet.imports():
         from ml_metadata import MetadataStore
         from ml_metadata.proto import metadata_store_pb2
@@ -67,14 +67,14 @@ def _output(config: Config, options: argparse.Namespace, node: str, key: str) ->
         raise UsageError(
             f"{node} of {run_id or name} has not run; list the runs with: retake runs --config {options.config}"
         )
-    made = [
+    outputs = [
         event.artifact_id
         for event in store.get_events_by_execution_ids([execution.id])
         if event.type == metadata_store_pb2.Event.OUTPUT and event.path.steps[0].key == key
     ]
-    if not made:
-        raise RetakeError(f"{node} of run {run_id} has no {key}: it {metadata.state(execution)}")
-    [artifact] = store.get_artifacts_by_id(made[:1])
+    if not outputs:
+        raise RetakeError(f"{node} of run {run_id} has no {key}: its state is {metadata.state(execution)}")
+    [artifact] = store.get_artifacts_by_id(outputs[:1])
     place: str = artifact.uri
     if places.is_remote(place):
         raise RetakeError(f"{place} is not on this machine; copy it with: gcloud storage cp --recursive {place} .")
@@ -87,8 +87,8 @@ def _statistics(place: Path) -> Iterator[Any]:
     from tensorflow_metadata.proto.v0 import statistics_pb2
 
     for split in sorted(place.glob("Split-*")):
-        found = statistics_pb2.DatasetFeatureStatisticsList.FromString((split / "FeatureStats.pb").read_bytes())
-        [examples] = found.datasets
+        statistics = statistics_pb2.DatasetFeatureStatisticsList.FromString((split / "FeatureStats.pb").read_bytes())
+        [examples] = statistics.datasets
         table = summaries.plain_table(
             f"{split.name.removeprefix('Split-')}, {examples.num_examples:,} pictures", "missing", "values"
         )
@@ -110,8 +110,8 @@ def _values(feature: Any) -> str:
         return f"{numbers.min:g} to {numbers.max:g}, mean {numbers.mean:.3g}"
     if feature.HasField("string_stats"):
         texts = feature.string_stats
-        top = [each for each in texts.top_values if each.value != BYTES][:MOST_VALUES]
-        most = [f"{in_one_line(each.value)} {each.frequency:,.0f}" for each in top]
+        top = [entry for entry in texts.top_values if entry.value != BYTES][:MOST_VALUES]
+        most = [f"{in_one_line(entry.value)} {entry.frequency:,.0f}" for entry in top]
         return f"{texts.unique:,} different: {', '.join(most)}" if most else f"{texts.unique:,} different"
     return f"{feature.bytes_stats.avg_num_bytes:,.0f} bytes on average"
 
@@ -136,13 +136,13 @@ def _anomalies(place: Path) -> Iterator[Any]:
 
     for split in sorted(place.glob("Split-*")):
         name = split.name.removeprefix("Split-")
-        found = anomalies_pb2.Anomalies.FromString((split / "SchemaDiff.pb").read_bytes())
-        if not found.anomaly_info:
+        anomalies = anomalies_pb2.Anomalies.FromString((split / "SchemaDiff.pb").read_bytes())
+        if not anomalies.anomaly_info:
             yield f"{name}: no anomalies"
             continue
         table = summaries.plain_table(f"{name}: feature", "anomaly")
         table.columns[1].justify = "left"
-        for feature, info in found.anomaly_info.items():
+        for feature, info in anomalies.anomaly_info.items():
             table.add_row(Text(in_one_line(feature)), Text(in_one_line(info.description)))
         yield table
 
@@ -152,4 +152,4 @@ SHOWN: dict[str, tuple[str, str, Callable[[Path], Iterator[Any]]]] = {
     "schema": ("SchemaGen", "schema", _schema),
     "anomalies": ("ExampleValidator", "anomalies", _anomalies),
 }
-"""What can be shown → the node that made it, its output's key, and what shows it."""
+"""Argument → the node, the key of its output, and the function that shows the output."""

@@ -1,6 +1,6 @@
-"""What TFX does not document and this project needs: its launcher of a node, and its entry points on Vertex.
+"""Undocumented parts of TFX that this project needs: its launcher of a node, and its entry points on Vertex.
 
-The next TFX may change all of it, so it stands here only. `components` subclass TFX's executors and drivers beside it.
+The next TFX may change them, so only this file uses them. `components` also subclass TFX's executors and drivers.
 """
 
 from __future__ import annotations
@@ -9,21 +9,19 @@ from collections.abc import Callable
 from typing import Any
 
 from google.protobuf import json_format
-from tfx.components.example_gen import input_processor
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, outputs_utils, runtime_parameter_utils
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
-from components import example_gen
 from pipelines import artifacts
 from retake.errors import RetakeError
 
-_ = executable_spec_pb2  # A compiled pipeline holds messages of it, which are known once it is imported.
+_ = executable_spec_pb2  # A compiled pipeline contains its messages, which can be parsed after this import.
 
 
 def parsed(ir: dict[str, Any]) -> pipeline_pb2.Pipeline:
-    """A compiled pipeline from its JSON."""
+    """Parses a compiled pipeline from its JSON."""
     return json_format.ParseDict(ir, pipeline_pb2.Pipeline())
 
 
@@ -33,22 +31,22 @@ def bind(pipeline: pipeline_pb2.Pipeline, run_id: str, parameters: dict[str, Any
 
 
 class Launcher(launcher.Launcher):
-    """Runs the executor on whole inputs and into empty folders, and gives its outputs when they are on disk."""
+    """Checks a node's inputs for damage, empties its output folders, and syncs its outputs to disk."""
 
     def _run_executor(self, execution_info: Any) -> Any:
         for key, inputs in execution_info.input_dict.items():
             for artifact in inputs:
-                # The Evaluator goes on without a baseline.
+                # The Evaluator works without a baseline.
                 if key != "baseline_model" and (damage := artifacts.damage(artifact.mlmd_artifact)):
                     raise RetakeError(f"{damage}; start a new run: it makes this output again")
-        # An attempt that was killed may have left something, or one that the metadata store has forgotten.
+        # A killed attempt, or an attempt that is missing in the metadata store, may have left files.
         outputs_utils.make_output_dirs(execution_info.output_dict)
         outputs_utils.remove_output_dirs(execution_info.output_dict)
         output = super()._run_executor(execution_info)
         try:
             artifacts.settle(artifact for of_key in output.output_artifacts.values() for artifact in of_key.artifacts)
         except RetakeError:
-            outputs_utils.remove_output_dirs(execution_info.output_dict)  # As TFX does where the executor fails.
+            outputs_utils.remove_output_dirs(execution_info.output_dict)  # TFX does this if the executor fails.
             raise
         return output
 
@@ -62,10 +60,10 @@ def launch(pipeline: pipeline_pb2.Pipeline, node_id: str, connection: Any) -> An
       connection: ML Metadata's ConnectionConfig.
 
     Returns:
-      The node's metadata_store_pb2.Execution; None where inputs are not there, as `launch` of TFX says nothing then.
+      The node's metadata_store_pb2.Execution; None if inputs are missing, for which TFX raises no error.
 
     Raises:
-      Exception: whatever the node's driver or executor raised.
+      Exception: an error of the node's driver or executor.
     """
     node = next(n.pipeline_node for n in pipeline.nodes if n.pipeline_node.node_info.id == node_id)
     deployment = runner_utils.extract_local_deployment_config(pipeline)
@@ -84,21 +82,15 @@ def launch(pipeline: pipeline_pb2.Pipeline, node_id: str, connection: Any) -> An
     return execution
 
 
-class RecordsProcessor(input_processor.FileBasedInputProcessor):
-    """Finds out whether the records have changed as RecordsDriver does, which Vertex has no place for."""
-
-    def resolve_span_and_version(self) -> tuple[int, None]:
-        self._fingerprint = example_gen.fingerprint(self._input_base_uri)
-        return 0, None
-
-
 class Entry:
-    """An entry point of TFX's that a task of Vertex runs: `parse` of its flags, `main`, and where it writes."""
+    """An entry point of TFX that a task of Vertex runs: `parse` reads its flags, `main` runs it."""
 
     def __init__(self, role: str):
-        """Takes `hook` (before ExampleGen looks into the cache) or `executor`."""
+        """Makes an entry point. `role` is `hook` (before the cache look-up of ExampleGen) or `executor`."""
         if role == "hook":
             from tfx.orchestration.kubeflow.v2.file_based_example_gen import driver as module
+
+            from components.example_gen import RecordsProcessor
 
             module.input_processor.FileBasedInputProcessor = RecordsProcessor
         else:

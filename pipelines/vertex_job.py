@@ -1,4 +1,4 @@
-"""A pipeline as a job of Vertex AI Pipelines: its places, and the compiled PipelineJob."""
+"""Compiles a pipeline into a job of Vertex AI Pipelines, and turns its places into places that Vertex sees."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from retake.errors import UsageError
 from retake.weights import Weights
 
 SPECIFICATION = "pipeline.json"
-"""Below `pipeline.root`: the job as it was submitted last, a google.cloud.aiplatform.v1.PipelineJob."""
+"""Below `pipeline.root`: the last submitted job, a google.cloud.aiplatform.v1.PipelineJob."""
 
 COMMAND = ["python", "-m", "pipelines.run_vertex_task"]
 
 STAND_INS = {"project": "local-project", "region": "local-vertex1", "image": "local"}
-"""What a job on this machine's Vertex names where the configuration says nothing: it looks at none of them."""
+"""Defaults for a job on the local Vertex, which ignores these settings."""
 
 
 class Compiled(NamedTuple):
     """A compiled pipeline.
 
     Fields:
-      job: a PipelineJob as JSON, with what the configuration gives the runtime parameters.
-      nodes: the pipeline's nodes in their order. A resolver is two tasks of the job.
+      job: a PipelineJob as JSON, with the configured values of the runtime parameters.
+      nodes: the pipeline's nodes in their order. A resolver becomes two tasks of the job.
     """
 
     job: dict[str, Any]
@@ -36,7 +36,7 @@ class Compiled(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The job, the same for the same inputs, byte by byte."""
+        """The job as JSON. Equal jobs give equal bytes."""
         return json.dumps(self.job, indent=1, sort_keys=True) + "\n"
 
 
@@ -44,7 +44,7 @@ def placed(config: Settings) -> Settings:
     """The configuration with every place as the nodes see it.
 
     Raises:
-      UsageError: a setting of `vertex` is missing, or a place is one that the nodes do not see.
+      UsageError: a setting of `vertex` is missing, or the nodes cannot see a place.
     """
     vertex = config.vertex
     if vertex.is_local:
@@ -54,21 +54,21 @@ def placed(config: Settings) -> Settings:
         if not getattr(vertex, name):
             raise UsageError(f"vertex.{name} is missing; give it with --{name}")
 
-    def place(key: str, given: str) -> str:
-        if vertex.is_local and given.startswith("gs://") and "STORAGE_EMULATOR_HOST" not in os.environ:
+    def place(key: str, value: str) -> str:
+        if vertex.is_local and value.startswith("gs://") and "STORAGE_EMULATOR_HOST" not in os.environ:
             raise UsageError(
-                f"{key} {given}: a local Vertex uses no Google Cloud; give a folder, or set STORAGE_EMULATOR_HOST to "
+                f"{key} {value}: a local Vertex uses no Google Cloud; give a folder, or set STORAGE_EMULATOR_HOST to "
                 "the address of a Cloud Storage emulator"
             )
-        if Path(given).is_absolute() and not vertex.is_local:
-            raise UsageError(f"{key} {given} is a folder that Vertex does not see; give a gs:// place")
-        if places.is_remote(given):
-            return given
+        if Path(value).is_absolute() and not vertex.is_local:
+            raise UsageError(f"{key} {value} is a folder that Vertex does not see; give a gs:// place")
+        if places.is_remote(value):
+            return value
         if vertex.is_local:
-            return str(Path(given).resolve())
+            return str(Path(value).resolve())
         if not vertex.bucket:
-            raise UsageError(f"{key} {given} lies in a bucket, and vertex.bucket is missing; give it with --bucket")
-        return f"gs://{vertex.bucket}/{posixpath.normpath(given)}"
+            raise UsageError(f"{key} {value} lies in a bucket, and vertex.bucket is missing; give it with --bucket")
+        return f"gs://{vertex.bucket}/{posixpath.normpath(value)}"
 
     config = places.mapped(config, place)
     root = config.pipeline.root
@@ -89,17 +89,17 @@ def _filled(text: str, stand_for: dict[str, str]) -> str:
 
 
 def compile(config: Settings) -> Compiled:
-    """Compiles the pipeline, without a network.
+    """Compiles the pipeline without network access.
 
     Args:
-      config: with `placed` places.
+      config: the configuration, as `placed` returns it.
 
     Raises:
-      UsageError: `vertex.machines` names what is not a node.
+      UsageError: `vertex.machines` names an unknown node.
       RetakeError: the weights file cannot be read.
     """
     weights = weights_of(config)
-    with quiet.imports():  # Google's clients warn of what Python they are going to need.
+    with quiet.imports():  # Google's clients warn about old versions of Python.
         from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
         from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
@@ -121,9 +121,9 @@ def compile(config: Settings) -> Compiled:
     nodes = [component.id for component in pipeline.components]
     containers = {node: executors[f"{node}_executor"]["container"] for node in nodes if node in tasks}
     containers["ExampleGen"]["lifecycle"]["preCacheCheck"]["command"] = [*COMMAND, "hook"]
-    # The baseline is the model that was blessed last besides the candidate, as with BaselineStrategy elsewhere.
+    # As with BaselineStrategy of the other runners, the baseline is the last blessed model besides the candidate.
     _leave_out(job["pipelineSpec"], "Resolver", "current_model", "candidate", "Trainer", "model")
-    if config.trainer.asks_model_in_service:  # As with StartStrategy elsewhere.
+    if config.trainer.asks_model_in_service:  # As with StartStrategy of the other runners.
         _leave_out(job["pipelineSpec"], "StartResolver", "examples", "examples", "ExampleGen", "examples")
     machines = config.vertex.machines
     if unknown := sorted(set(machines) - {"*", *containers}):
@@ -145,19 +145,19 @@ def compile(config: Settings) -> Compiled:
 def _leave_out(
     specification: dict[str, Any], resolver: str, name: str, channel: str, producer: str, output: str
 ) -> None:
-    """Leaves blessings out whose property `name` is the address of what this run's `producer` makes as `output`.
+    """Makes a resolver ignore the blessings whose property `name` is the address of this run's own artifact.
 
-    The resolver takes it by the name `channel`.
+    The artifact is the `output` of `producer`; the resolver gets it as its input `channel`.
 
-    TFX's query takes the last blessing of all, and waits for nothing. A run with nothing new would compare its cached
-    model with itself, and push it again.
+    TFX's query takes the last of all blessings, and does not wait for another task. In a run without new records, it
+    would compare the cached model with itself, and push it again.
     """
     task_name = f"{resolver}-model-blessing-resolver"
     task = specification["root"]["dag"]["tasks"][task_name]
-    made = specification["components"][producer]["outputDefinitions"]["artifacts"][output]
-    specification["components"][task_name]["inputDefinitions"] = {"artifacts": {channel: made}}
-    made_by = {"producerTask": producer, "outputArtifactKey": output}
-    task["inputs"] = {"artifacts": {channel: {"taskOutputArtifact": made_by}}}
+    artifact = specification["components"][producer]["outputDefinitions"]["artifacts"][output]
+    specification["components"][task_name]["inputDefinitions"] = {"artifacts": {channel: artifact}}
+    source = {"producerTask": producer, "outputArtifactKey": output}
+    task["inputs"] = {"artifacts": {channel: {"taskOutputArtifact": source}}}
     task["dependentTasks"] = [producer]
     executor = specification["deploymentSpec"]["executors"][f"{task_name}_executor"]
     query = executor["resolver"]["outputArtifactQueries"]["model_blessing"]
@@ -165,7 +165,7 @@ def _leave_out(
 
 
 def weights_of(config: Settings) -> Weights:
-    """What `model.weights` comes to, as the nodes see it; a file of this machine is uploaded with the job.
+    """The resolved `model.weights`, as the nodes see them. A weights file of this machine is uploaded with the job.
 
     Raises:
       RetakeError: the weights file cannot be read.
@@ -173,10 +173,10 @@ def weights_of(config: Settings) -> Weights:
     if config.vertex.is_local:
         return weight_files.resolve(config.model)
     if config.model.weights == "auto" and not config.model.known.from_scratch:
-        return Weights("imagenet", "")  # What can be had from here says nothing of what can be had there.
+        return Weights("imagenet", "")  # Vertex may reach other addresses than this machine.
     weights, fingerprint = weight_files.resolve(config.model)
     if fingerprint:
-        # Where the service shows buckets to every node as folders.
+        # The service mounts every bucket as a folder below /gcs.
         root = config.pipeline.root.removeprefix("gs://")
         weights = f"/gcs/{root}/weights/{fingerprint[:16]}-{Path(weights).name}"
     return Weights(weights, fingerprint)

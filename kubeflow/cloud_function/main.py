@@ -23,20 +23,13 @@ import re
 import sys
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
 
 import functions_framework
-import google.auth
-import requests
 from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent
-from google.api_core.exceptions import GoogleAPICallError
-from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import GoogleAuthError
-from google.auth.transport.requests import AuthorizedSession
-from google.cloud import storage
+from function_settings import settings_from
+from google_calls import Later, Refused, call, create, download
 
 FINALIZED = "google.cloud.storage.object.v1.finalized"
 WINDOW_OVER = "retake.window.over.v1"
@@ -47,7 +40,7 @@ HIDDEN = (".", "_", "beam-temp-")
 
 RECORDS = re.compile(r"\.(tfrecords?|tfrec)(\.gz)?(-\d{5,}-of-\d{5,})?(\.gz)?$", re.IGNORECASE)
 SHARD = re.compile(r"-\d{5,}-of-\d{5,}")
-"""How names of record files end: see components/example_gen.py."""
+"""How names of record files end: see components/record_files.py."""
 
 FIELDS = {
     "bucket": r"\S{1,222}",
@@ -64,9 +57,6 @@ SETTLED = timedelta(minutes=1)
 LONGEST = 1500
 """Characters of a text in the log: what events tell may be as long as whoever sends them likes."""
 
-SECONDS = 30
-"""How long an API may take to answer."""
-
 ACTIVE = {f"PIPELINE_STATE_{state}" for state in ("QUEUED", "PENDING", "RUNNING", "CANCELLING", "PAUSED")}
 UNFINISHED = {f"PIPELINE_STATE_{state}" for state in ("FAILED", "CANCELLING", "CANCELLED")}
 """States of runs that count for no window."""
@@ -74,47 +64,6 @@ UNFINISHED = {f"PIPELINE_STATE_{state}" for state in ("FAILED", "CANCELLING", "C
 
 class Ignored(Exception):
     """An event that is not for this function."""
-
-
-class Refused(Exception):
-    """What will be refused again, however often it is tried; `code` is the HTTP status of an API that refused it."""
-
-    def __init__(self, message: str, code: int = 0) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class Later(Exception):
-    """What may go well when the event is delivered again."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the environment says; README.md beside this folder describes the variables."""
-
-    bucket: str
-    prefix: str
-    job: str
-    data: str
-    models: str
-    project: str
-    region: str
-    service_account: str
-    window: timedelta
-    queue: str
-    url: str
-    invoker: str
-    vertex: str
-    tasks: str
-
-    @property
-    def trigger(self) -> str:
-        """Tells this function's runs and tasks from those of others."""
-        return hashlib.sha256(f"{self.bucket}\0{self.prefix}\0{self.job}".encode()).hexdigest()[:12]
-
-    @property
-    def jobs(self) -> str:
-        return f"{self.vertex}/v1/projects/{self.project}/locations/{self.region}/pipelineJobs"
 
 
 @dataclass(frozen=True)
@@ -129,50 +78,6 @@ class Object:
 
     def __str__(self) -> str:
         return f"gs://{self.bucket}/{self.name}#{self.generation}"
-
-
-def settings_from(environment: dict[str, str]) -> Settings:
-    """Reads and checks the environment.
-
-    Raises:
-      ValueError: a line for each variable that is missing or wrong.
-    """
-    problems = []
-
-    def take(name: str, pattern: str, says: str, default: str | None = None) -> str:
-        value = environment.get(name, "").strip()
-        if not value and default is not None:
-            return default
-        if not re.fullmatch(pattern, value):
-            problems.append(f"{name} must be {says}, not {value!r}")
-        return value
-
-    endpoint = r"https://[^/\s]+|http://(127\.0\.0\.1|localhost|\[::1\]):\d+"
-    says_endpoint = "https://HOST, or for an emulator http://127.0.0.1:PORT"
-    bucket = take("RETAKE_BUCKET", r"[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9]", "a bucket's name")
-    prefix = take("RETAKE_PREFIX", r"[^\s#?*]+", "a prefix such as records", "").strip("/")
-    region = take("RETAKE_REGION", r"[a-z]+-[a-z]+\d+", "a region such as us-central1")
-    minutes = take("RETAKE_WINDOW_MINUTES", r"\d{1,4}", "a number of minutes, 0 for a run for each object", "10")
-    without = "" if minutes == "0" else None
-    settings = Settings(
-        bucket=bucket,
-        prefix=f"{prefix}/" if prefix else "",
-        job=take("RETAKE_JOB", r"gs://[^/\s]+/\S+", "the gs:// place of the compiled job"),
-        data=take("RETAKE_DATA", r"\S+", "a place", f"gs://{bucket}/{prefix}".rstrip("/")),
-        models=take("RETAKE_MODELS", r"\S+", "a place", ""),
-        project=take("RETAKE_PROJECT", r"[a-z][-a-z0-9]{4,28}[a-z0-9]", "a project's id"),
-        region=region,
-        service_account=take("RETAKE_SERVICE_ACCOUNT", r"[^@\s]+@[^@\s]+", "a service account's address", ""),
-        window=timedelta(minutes=int(minutes) if minutes.isdecimal() else 0),
-        queue=take("RETAKE_QUEUE", r"projects/[^/\s]+/locations/[^/\s]+/queues/[^/\s]+", "a queue", without),
-        url=take("RETAKE_URL", r"https?://\S+", "this function's own address", without),
-        invoker=take("RETAKE_INVOKER", r"[^@\s]+@[^@\s]+", "the account that may call this function", without),
-        vertex=take("RETAKE_VERTEX_ENDPOINT", endpoint, says_endpoint, f"https://{region}-aiplatform.googleapis.com"),
-        tasks=take("RETAKE_TASKS_ENDPOINT", endpoint, says_endpoint, "https://cloudtasks.googleapis.com"),
-    )
-    if problems:
-        raise ValueError("; ".join(problems))
-    return settings
 
 
 def log(severity: str, message: str, **fields: str) -> None:
@@ -282,7 +187,7 @@ def arrived(found: Object, about: dict[str, str]) -> None:
 
 
 def check(found: Object) -> None:
-    """Raises Ignored for an object that the pipeline does not read: see components/example_gen.py."""
+    """Raises Ignored for an object that the pipeline does not read: see components/record_files.py."""
     if found.bucket != SETTINGS.bucket:
         raise Ignored(f"not in bucket {SETTINGS.bucket}")
     if not found.name.startswith(SETTINGS.prefix):
@@ -365,67 +270,14 @@ def compiled_job() -> dict[str, Any]:
     """Reads the job at RETAKE_JOB.
 
     Raises:
+      Later: it may be readable later.
       Refused: it is not there, must not be read, or is no compiled job.
     """
     upload = "upload it with: python -m pipelines.run --runner vertex"
-    bucket, _, name = SETTINGS.job.removeprefix("gs://").partition("/")
     try:
-        content = bucket_client().bucket(bucket).blob(name).download_as_bytes(timeout=SECONDS, retry=None)
-    except GoogleAPICallError as error:
-        raise problem(error.code or 0, f"GET {SETTINGS.job}", error.message, upload) from None
-    except (requests.ConnectionError, requests.Timeout, GoogleAuthError) as error:
-        raise Later(f"GET {SETTINGS.job}: {error}") from None
-    try:
-        job = json.loads(content)
+        job = json.loads(download(SETTINGS.project, SETTINGS.job, upload))
         if isinstance(job["pipelineSpec"], dict):
             return dict(job)
     except (KeyError, TypeError, ValueError):
         pass
     raise Refused(f"{SETTINGS.job} is not a compiled pipeline job; {upload}")
-
-
-@cache
-def bucket_client() -> storage.Client:
-    return storage.Client(SETTINGS.project)  # Knows STORAGE_EMULATOR_HOST, and is anonymous there.
-
-
-@cache
-def session(endpoint: str) -> AuthorizedSession:
-    if urlsplit(endpoint).scheme == "http":
-        return AuthorizedSession(AnonymousCredentials())
-    return AuthorizedSession(google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])[0])
-
-
-def create(url: str, **request: Any) -> bool:
-    """Creates something with a name, and tells whether it was not there before."""
-    try:
-        call("POST", url, **request)
-    except Refused as error:
-        if error.code != 409:
-            raise
-        return False
-    return True
-
-
-def call(method: str, url: str, **request: Any) -> Any:
-    """Calls an API.
-
-    Raises:
-      Later: it cannot be reached, is busy or broken.
-      Refused: it says no.
-    """
-    about = f"{method} {url}"
-    try:
-        answer = session("{0.scheme}://{0.netloc}".format(urlsplit(url))).request(
-            method, url, timeout=SECONDS, **request
-        )
-    except (requests.ConnectionError, requests.Timeout, GoogleAuthError) as error:
-        raise Later(f"{about}: {error}") from None
-    if answer.ok:
-        return answer.json()
-    raise problem(answer.status_code, about, answer.text)
-
-
-def problem(code: int, about: str, said: str, advice: str = "") -> Exception:
-    message = "; ".join(filter(None, [f"{about}: {code} {' '.join(said.split())[:500]}", advice]))
-    return Later(message) if code in (408, 429) or code >= 500 else Refused(message, code)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from kubeflow.emulator.server import HOST, listen, server
-from kubeflow.emulator.service import Emulator
+from kubeflow.emulator.service import Emulator, InUse
 
 
 def main(arguments: list[str] | None = None, prog: str = "python -m kubeflow.emulator") -> None:
@@ -35,6 +35,8 @@ def main(arguments: list[str] | None = None, prog: str = "python -m kubeflow.emu
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, serving.handle_exit)
         left = emulator.go_on()
+    except InUse as error:
+        raise SystemExit(f"{error}: end that, or give another --root") from None
     except OSError as error:
         raise SystemExit(f"{options.root} cannot be written to ({error.strerror}): give another --root") from None
     except (sqlite3.Error, ValueError) as error:

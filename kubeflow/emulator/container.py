@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from kubeflow.emulator import files, values
-from kubeflow.emulator.expressions import MAX_FILLED, substitute, walk
+from kubeflow.emulator.documents import Document, walk
+from kubeflow.emulator.expressions import MAX_FILLED, substitute
 from kubeflow.emulator.process import HEADER, Processes, tail
 from kubeflow.emulator.record import FAILED, Outcome, Record
 from kubeflow.emulator.refusals import ApiError, read_message
-from kubeflow.emulator.values import Document
 
 _KEY = ("image", "command", "args", "env", "lifecycle")
 """What of a container decides about its outputs, and so belongs to the cache's key."""

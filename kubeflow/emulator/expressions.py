@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Any
 
-_STEP = re.compile(r"\.?(?:\['([^']*)'\]|\[(\d+)\]|([\w-]+))")
+from kubeflow.emulator.documents import walk
+
 # A path has no braces; so a text of opening ones only is read once, and not once for each.
 _PLACEHOLDER = re.compile(r"\{\{\$([^{}]*)\}\}")
 _TOKEN = re.compile(
@@ -29,21 +30,6 @@ MAX_LENGTH, MAX_DEPTH = 4096, 32
 MAX_FILLED = 4 * 2**20
 """How many characters a command may have with its placeholders filled; no system takes more."""
 _Value = Callable[[Any], Any]
-_TYPED = ("number_value", "string_value", "bool_value")
-
-
-def walk(document: Any, path: str) -> Any:
-    """What lies at a path such as `.inputs.artifacts['model'].artifacts[0].uri`, or None; snake_ finds camelCase."""
-    for key, index, name in _STEP.findall(path):
-        if isinstance(document, dict):
-            key = key or name
-            camel = re.sub("_(.)", lambda match: match[1].upper(), key)
-            document = document.get(key, document.get(camel))
-        elif isinstance(document, list):
-            document = document[int(index)] if index and int(index) < len(document) else None
-        elif name not in _TYPED:
-            return None
-    return document
 
 
 def placeholders(text: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubeflow.emulator.expressions import walk
+from kubeflow.emulator.documents import Document, walk
 
 
 def producer(name: str, tasks: Any) -> str:
@@ -12,12 +12,12 @@ def producer(name: str, tasks: Any) -> str:
     return name if name in tasks else name.removesuffix("_task")
 
 
-def inputs(task: dict[str, Any], kind: str) -> dict[str, Any]:
+def inputs(task: Document, kind: str) -> Document:
     """Where a task takes its `artifacts` or `parameters` from."""
     return walk(task, f".inputs.{kind}") or {}
 
 
-def dependencies(task: dict[str, Any], tasks: Any) -> set[str]:
+def dependencies(task: Document, tasks: Any) -> set[str]:
     """The tasks that a task waits for."""
     named = {walk(each, ".taskOutputArtifact.producerTask") for each in inputs(task, "artifacts").values()}
     for each in inputs(task, "parameters").values():

@@ -12,13 +12,14 @@ from typing import Any
 
 from kubeflow.emulator import values
 from kubeflow.emulator.container import Container, TaskError, find
-from kubeflow.emulator.expressions import holds, substitute, walk
+from kubeflow.emulator.documents import Document, walk
+from kubeflow.emulator.expressions import holds, substitute
 from kubeflow.emulator.graph import dependencies, inputs, producer
 from kubeflow.emulator.node_server import NodeServer
 from kubeflow.emulator.process import Processes
 from kubeflow.emulator.record import CANCELLED, DONE, FAILED, FINAL, INTERNAL, UNAVAILABLE, Outcome, Record
 from kubeflow.emulator.store import Store, now
-from kubeflow.emulator.values import Artifacts, Document
+from kubeflow.emulator.values import Artifacts
 
 _THREADS = 64
 """Tasks of one graph that are under way at once; most of them wait for a process to end."""

@@ -9,9 +9,8 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from kubeflow.emulator.expressions import parse, walk
-
-Document = dict[str, Any]
+from kubeflow.emulator.documents import Document, walk
+from kubeflow.emulator.expressions import parse
 
 PAGE, MAX_PAGE = 100, 1000
 

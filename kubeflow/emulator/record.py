@@ -9,8 +9,9 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubeflow.emulator.documents import Document
 from kubeflow.emulator.store import Store, now
-from kubeflow.emulator.values import Artifacts, Document, for_api
+from kubeflow.emulator.values import Artifacts, for_api
 
 DONE = ("SUCCEEDED", "SKIPPED")
 """States of a task whose outputs are there; SKIPPED ones come from the cache."""

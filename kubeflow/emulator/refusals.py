@@ -12,7 +12,8 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from kubeflow.emulator.expressions import parse, placeholders, walk
+from kubeflow.emulator.documents import Document, walk
+from kubeflow.emulator.expressions import parse, placeholders
 from kubeflow.emulator.graph import dependencies, inputs, producer
 from kubeflow.emulator.values import constant, plain
 
@@ -34,7 +35,7 @@ _NAMES = {
 _TAKEN = ("executor_output.json", "output_parameters")
 """What lies beside the outputs of a task."""
 _WIRES = {"artifacts": "Artifact", "parameters": "Parameter"}
-_CHECKS: dict[str, Any] = {
+_CHECKS: Document = {
     "STRING": lambda value: isinstance(value, str),
     "NUMBER_INTEGER": lambda value: not isinstance(value, bool) and isinstance(value, (int, float)) and value % 1 == 0,
     "NUMBER_DOUBLE": lambda value: not isinstance(value, bool) and isinstance(value, (int, float)),
@@ -57,8 +58,8 @@ def invalid(message: str) -> ApiError:
     return ApiError(400, "INVALID_ARGUMENT", message)
 
 
-def check(parent: str, job_id: str, job: dict[str, Any]) -> None:
-    """Checks a job that is to be created, and brings it into the form that the service reads.
+def check(parent: str, job_id: str, body: Document) -> Document:
+    """Checks a job that is to be created, and returns it in the form that the service reads.
 
     Raises:
       ApiError: it cannot be.
@@ -67,14 +68,12 @@ def check(parent: str, job_id: str, job: dict[str, Any]) -> None:
         raise invalid(f"Invalid parent {parent!r}: it must be projects/PROJECT/locations/LOCATION.")
     if not _JOB_ID.fullmatch(job_id):
         raise invalid(f"Invalid pipeline job ID {job_id!r}: it must match [a-z][-a-z0-9]{{0,127}}.")
-    spec = job.get("pipelineSpec", job.get("pipeline_spec"))
+    spec = body.get("pipelineSpec", body.get("pipeline_spec"))
     if not isinstance(spec, dict) or not spec:
         raise invalid("pipeline_spec is required: templates from a registry are not read here.")
-    read = read_message(job, "PipelineJob")
-    spec = read["pipelineSpec"] = read_message(spec, "PipelineSpec")
+    job = read_message(body, "PipelineJob")
+    spec = job["pipelineSpec"] = read_message(spec, "PipelineSpec")
     spec["deploymentSpec"] = read_message(spec.get("deploymentSpec", {}), "PipelineDeploymentConfig")
-    job.clear()
-    job.update(read)
     if len(job.get("displayName", "")) > 128:
         raise invalid("display_name must be at most 128 characters long.")
     labels = job.get("labels", {})
@@ -102,6 +101,7 @@ def check(parent: str, job_id: str, job: dict[str, Any]) -> None:
     _check_graph("root", spec.get("root", {}), spec)
     for name, component in spec.get("components", {}).items():
         _check_component(name, component, spec)
+    return job
 
 
 @lru_cache
@@ -124,7 +124,7 @@ def _message(name: str) -> Any:
 _schema = lru_cache(runpy.run_path)
 
 
-def read_message(document: Any, message: str, **options: bool) -> dict[str, Any]:
+def read_message(document: Any, message: str, **options: bool) -> Document:
     """A document in the one form of all that JSON allows for a message: camelCase, enums by name, no defaults.
 
     Args:
@@ -141,7 +141,7 @@ def read_message(document: Any, message: str, **options: bool) -> dict[str, Any]
         raise invalid(f"The {message} is malformed: {str(error).splitlines()[0]}") from None
 
 
-def _check_parameters(spec: dict[str, Any], config: dict[str, Any]) -> None:
+def _check_parameters(spec: Document, config: Document) -> None:
     legacy = spec["schemaVersion"] == "2.0.0"
     mine, other = ("parameters", "parameterValues") if legacy else ("parameterValues", "parameters")
     if config.get(other):
@@ -159,15 +159,15 @@ def _check_parameters(spec: dict[str, Any], config: dict[str, Any]) -> None:
             raise invalid(f"The runtime parameter {name!r} is required and has neither a value nor a default.")
 
 
-def _type(declared: dict[str, Any]) -> Any:
+def _type(declared: Document) -> Any:
     return declared.get("parameterType") or declared.get("type")
 
 
-def _fits(value: Any, declared: dict[str, Any]) -> bool:
+def _fits(value: Any, declared: Document) -> bool:
     return _CHECKS.get(_type(declared), lambda _: True)(value)
 
 
-def _check_names(spec: dict[str, Any]) -> None:
+def _check_names(spec: Document) -> None:
     for where, component in {"root": spec.get("root", {}), **spec.get("components", {})}.items():
         for kind, paths in _NAMES.items():
             for name in [name for path in paths for name in walk(component, path) or {}]:
@@ -182,8 +182,8 @@ def _is_name(name: str) -> bool:
     return name.isprintable() and "/" not in name and name not in (".", "..") and 0 < len(name.encode()) <= 200
 
 
-def _check_nesting(spec: dict[str, Any]) -> None:
-    def within(component: dict[str, Any]) -> list[str]:
+def _check_nesting(spec: Document) -> None:
+    def within(component: Document) -> list[str]:
         return [walk(task, ".componentRef.name") for task in (walk(component, ".dag.tasks") or {}).values()]
 
     graphs = {**spec.get("components", {}), "": spec.get("root", {})}
@@ -202,7 +202,7 @@ def _check_nesting(spec: dict[str, Any]) -> None:
         raise invalid(f"The graphs of pipeline_spec are nested {depth['']} deep; at most {MAX_DEPTH} are run here.")
 
 
-def _check_component(name: str, component: dict[str, Any], spec: dict[str, Any]) -> None:
+def _check_component(name: str, component: Document, spec: Document) -> None:
     if "dag" in component:
         _check_graph(f"component {name!r}", component, spec)
         return
@@ -222,7 +222,7 @@ def _check_component(name: str, component: dict[str, Any], spec: dict[str, Any])
                 _check_named(path, component, f"A placeholder of component {name!r}", "lifecycle" in container)
 
 
-def _check_named(path: str, component: dict[str, Any], where: str, hooked: bool = False) -> None:
+def _check_named(path: str, component: Document, where: str, hooked: bool = False) -> None:
     named = _NAMED.match(path)
     if not named or (hooked and named[2] == "parameters"):
         return
@@ -230,7 +230,7 @@ def _check_named(path: str, component: dict[str, Any], where: str, hooked: bool 
         raise invalid(f"{where} stands for {path}, which its component does not declare.")
 
 
-def _check_graph(where: str, component: dict[str, Any], spec: dict[str, Any]) -> None:
+def _check_graph(where: str, component: Document, spec: Document) -> None:
     tasks = walk(component, ".dag.tasks")
     if not tasks:
         raise invalid(f"There are no tasks in the {where} of pipeline_spec.")
@@ -283,13 +283,13 @@ def _check_graph(where: str, component: dict[str, Any], spec: dict[str, Any]) ->
         raise invalid(f"The tasks of the {where} depend on each other: {' → '.join(error.args[1])}.") from None
 
 
-def _check_output(told: str, task: str, output: str, kind: str, components: dict[str, Any]) -> None:
+def _check_output(told: str, task: str, output: str, kind: str, components: Document) -> None:
     maker = producer(task, components)
     if output not in (walk(components.get(maker), f".outputDefinitions.{kind}") or {}):
         raise invalid(f"{told} {output!r} of {maker!r}, which has no such output ({kind}).")
 
 
-def _check_condition(task: str, condition: str, component: dict[str, Any]) -> None:
+def _check_condition(task: str, condition: str, component: Document) -> None:
     def judge(path: str, sign: str, value: Any) -> Any:
         _check_named(path, component, f"The condition of task {task!r}")
         return value

@@ -19,8 +19,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from kubeflow.emulator.documents import Document
 from kubeflow.emulator.refusals import ApiError, invalid
-from kubeflow.emulator.service import Document, Emulator
+from kubeflow.emulator.service import Emulator
 from kubeflow.emulator.values import read_json
 
 HOST = "127.0.0.1"

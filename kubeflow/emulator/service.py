@@ -13,15 +13,17 @@ from typing import Any
 
 from kubeflow.emulator import job as jobs
 from kubeflow.emulator import listing
-from kubeflow.emulator.expressions import walk
+from kubeflow.emulator.documents import Document, walk
 from kubeflow.emulator.node_server import NodeServer
 from kubeflow.emulator.process import end_leftovers, of_task, tail
 from kubeflow.emulator.refusals import ApiError, check, invalid
 from kubeflow.emulator.store import ENDED, Store, now
 
-Document = dict[str, Any]
-
 _OUTPUT_ONLY = ("name", "createTime", "startTime", "endTime", "updateTime", "state", "jobDetail", "error")
+
+
+class InUse(Exception):
+    """Another emulator works in the root."""
 
 
 class Emulator:
@@ -31,6 +33,11 @@ class Emulator:
       root: of its history and logs.
       parallel: how many tasks run at once.
       forks: whether a node server runs this project's tasks.
+
+    Raises:
+      InUse: another emulator works in the root.
+      OSError: the root cannot be written to.
+      sqlite3.Error: the history cannot be read.
     """
 
     def __init__(self, root: Path, parallel: int, forks: bool = True) -> None:
@@ -46,7 +53,7 @@ class Emulator:
         try:
             fcntl.flock(self._alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SystemExit(f"{root} is in use by another emulator: end that, or give another --root") from None
+            raise InUse(f"{root} is in use by another emulator") from None
         self._store = Store(root / "emulator.sqlite")
         self._slots = threading.Semaphore(parallel)
         self._running: dict[str, jobs.Job] = {}
@@ -96,9 +103,8 @@ class Emulator:
     def create(self, parent: str, query: dict[str, str], body: Document) -> Document:
         pipeline = re.sub("[^a-z0-9]+", "-", str(walk(body, ".pipeline_spec.pipeline_info.name")).lower()).strip("-")
         job_id = query.get("pipelineJobId") or f"{pipeline}-{re.sub('[^0-9]', '', now())}"
-        document = {**body}
         try:
-            check(parent, job_id, document)
+            document = check(parent, job_id, body)
         except (AttributeError, KeyError, TypeError) as error:
             raise invalid(f"The PipelineJob is malformed ({type(error).__name__}: {error}).") from None
         document = {key: value for key, value in document.items() if key not in _OUTPUT_ONLY}

@@ -7,9 +7,11 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from kubeflow.emulator.documents import Document
 from kubeflow.emulator.expressions import parse
 
 ENDED = ("PIPELINE_STATE_SUCCEEDED", "PIPELINE_STATE_FAILED", "PIPELINE_STATE_CANCELLED")
@@ -26,6 +28,12 @@ CREATE TABLE IF NOT EXISTS cache (key TEXT PRIMARY KEY, document TEXT NOT NULL);
 def now() -> str:
     """This moment as the API writes it; such texts sort by time."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+@lru_cache(256)
+def _parsed(text: str) -> Document:
+    """A document of a list. A page asks for the same list each second, and most of its jobs have ended."""
+    return json.loads(text)
 
 
 class Store:
@@ -49,7 +57,7 @@ class Store:
         with self._lock:
             return self._database.execute(statement, values).fetchall()
 
-    def add_job(self, document: dict[str, Any]) -> bool:
+    def add_job(self, document: Document) -> bool:
         """Adds a job; tells whether there was none of that name."""
         try:
             self._execute("INSERT INTO jobs VALUES (?, ?)", document["name"], json.dumps(document))
@@ -64,25 +72,25 @@ class Store:
     def delete_job(self, name: str) -> None:
         self._execute("DELETE FROM jobs WHERE name = ?", name)
 
-    def job(self, name: str) -> dict[str, Any] | None:
+    def job(self, name: str) -> Document | None:
         found = self._execute("SELECT document FROM jobs WHERE name = ?", name)
         return json.loads(found[0][0]) if found else None
 
-    def jobs(self) -> Iterator[dict[str, Any]]:
-        """All jobs, the latest first, each read when it is asked for."""
+    def jobs(self) -> Iterator[Document]:
+        """All jobs, the latest first, each read when it is asked for. They are not to be changed."""
         below = 2**63 - 1
         some = "SELECT rowid, document FROM jobs WHERE rowid < ? ORDER BY rowid DESC LIMIT 50"
         while rows := self._execute(some, below):
-            yield from (json.loads(document) for _, document in rows)
+            yield from (_parsed(document) for _, document in rows)
             below = rows[-1][0]
 
-    def unfinished_jobs(self) -> list[dict[str, Any]]:
+    def unfinished_jobs(self) -> list[Document]:
         """The jobs that have not ended, the earliest first."""
         state = "json_extract(document, '$.state') NOT IN (?, ?, ?)"
         rows = self._execute(f"SELECT document FROM jobs WHERE {state} ORDER BY rowid", *ENDED)  # noqa: S608
         return [json.loads(row[0]) for row in rows]
 
-    def add_artifact(self, parent: str, context: str, artifact: dict[str, Any]) -> dict[str, Any]:
+    def add_artifact(self, parent: str, context: str, artifact: Document) -> Document:
         """Adds an artifact and names it.
 
         Args:
@@ -101,23 +109,23 @@ class Store:
         self.update_artifact(artifact)
         return artifact
 
-    def update_artifact(self, artifact: dict[str, Any]) -> None:
+    def update_artifact(self, artifact: Document) -> None:
         artifact["updateTime"] = now()
         self._execute("UPDATE artifacts SET document = ? WHERE name = ?", json.dumps(artifact), artifact["name"])
 
-    def artifact(self, name: str) -> dict[str, Any]:
+    def artifact(self, name: str) -> Document:
         return json.loads(self._execute("SELECT document FROM artifacts WHERE name = ?", name)[0][0])
 
-    def artifacts(self, context: str, filter_: str, limit: int | None = None) -> list[dict[str, Any]]:
+    def artifacts(self, context: str, filter_: str, limit: int | None = None) -> list[Document]:
         """Artifacts of a pipeline that a filter holds for, the latest first."""
         rows = self._execute("SELECT document FROM artifacts WHERE context = ? ORDER BY id DESC", context)
         wanted = parse(filter_)
         found = (json.loads(row[0]) for row in rows if row[0])
         return [artifact for artifact in found if wanted(artifact)][:limit]
 
-    def cached(self, key: str) -> dict[str, Any] | None:
+    def cached(self, key: str) -> Document | None:
         found = self._execute("SELECT document FROM cache WHERE key = ?", key)
         return json.loads(found[0][0]) if found else None
 
-    def cache(self, key: str, document: dict[str, Any]) -> None:
+    def cache(self, key: str, document: Document) -> None:
         self._execute("INSERT OR REPLACE INTO cache VALUES (?, ?)", key, json.dumps(document))

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-Document = dict[str, Any]
+from kubeflow.emulator.documents import Document
+
 Artifacts = dict[str, list[Document]]
 
 

@@ -1,4 +1,4 @@
-"""Where the pipeline can run: one file for each place, all of them a `pipelines.runners.base.Runner`."""
+"""The runners: one module for each, with a subclass of `pipelines.runners.base.Runner`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ RUNNERS = {
     "vertex": "pipelines.runners.vertex:Vertex",
     "kubeflow": "pipelines.runners.kubeflow:Kubeflow",
 }
-"""Runner → MODULE:CLASS. Each module is imported when its runner is chosen. Runners of other
-projects add themselves here."""
+"""Runner → MODULE:CLASS. A module is imported when its runner is chosen. Other projects can add their runners here."""
 
 
 def find(name: str) -> type[Runner]:
@@ -24,5 +23,5 @@ def find(name: str) -> type[Runner]:
         True
     """
     module, _, cls = RUNNERS[name].partition(":")
-    found: type[Runner] = getattr(importlib.import_module(module), cls)
-    return found
+    runner: type[Runner] = getattr(importlib.import_module(module), cls)
+    return runner

@@ -1,4 +1,4 @@
-"""The Airflow runner: writes the definition that dags/ turns into DAGs. Airflow itself is not needed here."""
+"""The Airflow runner: writes the definition of a pipeline and its DAG file. Airflow itself is not needed here."""
 
 from __future__ import annotations
 
@@ -18,6 +18,22 @@ from retake.terminal import printable
 
 DEFINITIONS = Path("dags/definitions")
 
+DAG_FILE = '''"""The DAG file of the pipeline {name}, which {name}.json beside it defines.
+
+`python -m pipelines.run --runner airflow` wrote both.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
+from retake_dags.definitions import load
+from retake_dags.pipeline import add
+
+add(load(Path(__file__).with_suffix(".json")))
+'''
+"""A file for each pipeline, so that a broken definition is an import error of its own and stops no other pipeline."""
+
 
 @dataclass
 class Airflow(Runner):
@@ -32,7 +48,7 @@ class Airflow(Runner):
             type=Path,
             default=DEFINITIONS,
             metavar="DIR",
-            help=f"where the DAG file looks for compiled pipelines (default: {DEFINITIONS})",
+            help=f"where Airflow looks for compiled pipelines (default: {DEFINITIONS})",
         )
 
     def place(self, config: Settings) -> Settings:
@@ -41,7 +57,7 @@ class Airflow(Runner):
         return super().place(config).model_copy(update={"airflow": airflow})
 
     def run(self, task: Task, console: Console) -> Run:
-        """Compiles the pipeline, and puts its definition where the DAG file looks.
+        """Compiles the pipeline, and writes its definition and its DAG file.
 
         Raises:
           RetakeError: a file cannot be read, or the definition's folder is not writable.
@@ -54,6 +70,7 @@ class Airflow(Runner):
         file = self.definitions / f"{compiled.pipeline}.json"
         try:
             durable.write(file, content.encode())
+            durable.write(file.with_suffix(".py"), DAG_FILE.format(name=compiled.pipeline).encode())
         except OSError as error:
             raise RetakeError(
                 f"{file} cannot be written ({error.strerror}); give a folder with --definitions"

@@ -1,4 +1,4 @@
-"""What a runner is. `pipelines.run` loads the configuration, asks the runner to run it, and shows what became of it."""
+"""The interface of runners. `pipelines.run` loads the configuration, calls the runner, and shows the result."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from retake.summary import Summary
 
 
 class Task(NamedTuple):
-    """What a runner runs.
+    """The input of a run.
 
     Fields:
-      config: the whole configuration, its places as `Runner.place` made them.
-      run_id: for the run, where the runner can choose it.
+      config: the whole configuration, with the places that `Runner.place` returned.
+      run_id: the id of the run, if the runner can choose it.
       command: the command line that repeats the task, for messages.
       file: the configuration's file; None for a configuration that was made in Python.
     """
@@ -33,13 +33,13 @@ class Task(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What became of a task.
+    """The result of a task.
 
     Fields:
       name: of the run, the job, or the file for an orchestrator.
-      summary: of a run that has ended; None for one that goes on elsewhere, or was not started.
-      interrupted: whether somebody pressed Ctrl-C.
-      advice: what a person can do next; empty where nothing is left to do.
+      summary: the summary of a finished run; None if the run continues elsewhere or was not started.
+      interrupted: whether the user pressed Ctrl-C.
+      advice: what the user can do next; empty if there is nothing to do.
     """
 
     name: str
@@ -49,17 +49,20 @@ class Run(NamedTuple):
 
 
 class Runner(ABC):
-    """A place where pipelines run. A subclass is a dataclass whose fields are its own options, with defaults."""
+    """Runs pipelines in one kind of place. A subclass is a dataclass whose fields are its options, with defaults."""
 
     waits: bool = False
-    """Whether `run` returns when the run has ended, with its summary."""
+    """Whether `run` waits for the end of the run, and returns its summary."""
 
     SETTINGS: ClassVar[dict[str, str]] = {}
     """Option → the key of the configuration that it overrides, as in {"image": "vertex.image"}."""
 
     @classmethod
     def add_options(cls, group: argparse._ArgumentGroup) -> None:
-        """Adds an argument for each field and each of SETTINGS, whose `dest` is that name; by default for SETTINGS."""
+        """Adds an argument for each field and each option in SETTINGS. Its `dest` is the name of the field or option.
+
+        This default adds the arguments of SETTINGS only.
+        """
         for option, key in cls.SETTINGS.items():
             group.add_argument(f"--{option.replace('_', '-')}", help=key)
 
@@ -68,24 +71,26 @@ class Runner(ABC):
         return True
 
     def place(self, config: Settings) -> Settings:
-        """The configuration with every place as the nodes see it, checked as far as it can be without a run.
+        """The configuration with every place as the nodes see it. Checks the places as far as possible without a run.
 
         Raises:
-          RetakeError: a place is not there, or not where nodes see it; nothing was started.
+          RetakeError: a place does not exist, or the nodes cannot see it; nothing was started.
         """
         return places.located(config)
 
     @contextmanager
     def session(self, task: Task, verbose: bool) -> Iterator[Console]:
-        """What the command, but no caller from Python, changes in the process while a task runs: signals, loggers and
-        descriptors. Gives the console for people."""
+        """Changes signal handlers, loggers and descriptors while a task runs, and yields the console for the user.
+
+        Only the command calls this. The Python API does not.
+        """
         yield Console(highlight=False)
 
     @abstractmethod
     def run(self, task: Task, console: Console) -> Run:
-        """Runs the task, or hands it to an orchestrator. A run that failed is no exception: its summary says why.
+        """Runs the task, or submits it to an orchestrator. A failed run raises nothing: its summary has the reason.
 
         Raises:
           UsageError: a setting is missing or impossible; nothing was started.
-          RetakeError: the orchestrator refuses or cannot be reached; nothing was started.
+          RetakeError: the orchestrator refuses the task or cannot be reached; nothing was started.
         """

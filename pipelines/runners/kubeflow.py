@@ -1,7 +1,7 @@
-"""The Kubeflow Pipelines runner: a task for each node, which runs `pipelines.run_node` in the project's image.
+"""The Kubeflow Pipelines runner: each node is a task that runs `pipelines.run_node` in the project's image.
 
-TFX has no runner for open-source Kubeflow any more, and what it compiles for Vertex leaves the search for the blessed
-model to the service. Here each node asks ML Metadata itself, so the tasks need nothing of the service but their order.
+TFX has no runner for open-source Kubeflow any more. A job that TFX compiles for Vertex relies on the service to find
+the blessed model. Here, each node queries ML Metadata itself, so the service only has to run the tasks in their order.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from retake.errors import RetakeError, UsageError, first_line
 from retake.sections import NO_FILES
 
 PACKED = "RETAKE_DEFINITION"
-"""Environment variable of the tasks: the definition, so that they need no common file for it."""
+"""Environment variable of the tasks that holds the definition, so that they need no shared file."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Kubeflow(Runner):
         """Compiles the pipeline with the kfp SDK, and submits it unless this is a dry run.
 
         Raises:
-          RetakeError: a file cannot be read, or the server does not take the pipeline.
+          RetakeError: a file cannot be read, or the server refuses the pipeline.
         """
         config = task.config
         package = compile(definitions.compile(config, task.file, task.command, {}))
@@ -65,14 +65,14 @@ class Kubeflow(Runner):
 
 
 def _check(config: Settings, dry_run: bool) -> None:
-    """Refuses all that is wrong at once."""
-    wrong = []
+    """Raises one error that lists all problems."""
+    problems = []
     if not config.kubeflow.image:
-        wrong.append("kubeflow.image is missing; give it with --image")
+        problems.append("kubeflow.image is missing; give it with --image")
     if not config.kubeflow.host and not dry_run:
-        wrong.append("kubeflow.host is missing; give it with --host, or print the pipeline with --dry-run")
+        problems.append("kubeflow.host is missing; give it with --host, or print the pipeline with --dry-run")
     if config.metadata.url.startswith("sqlite:"):
-        wrong.append(
+        problems.append(
             f"metadata.url {config.metadata.url}: the tasks need a server that all of them reach, "
             "such as postgresql://USER@HOST/DATABASE"
         )
@@ -83,13 +83,13 @@ def _check(config: Settings, dry_run: bool) -> None:
     for key, place in seen.items():
         if not places.is_remote(place) and not any(Path(place).is_relative_to(mount) for mount in mounts):
             where = "see kubeflow.claims" if key == "model.weights" else "give a gs:// place, or see kubeflow.claims"
-            wrong.append(f"{key} {place} is on no volume of the tasks; {where}")
-    if wrong:
-        raise UsageError("\n".join(wrong))
+            problems.append(f"{key} {place} is on no volume of the tasks; {where}")
+    if problems:
+        raise UsageError("\n".join(problems))
 
 
 def compile(definition: Definition) -> str:
-    """The pipeline as the YAML that the kfp SDK and Kubeflow's page load, the same for the same definition."""
+    """The pipeline as YAML for the kfp SDK and Kubeflow's web page. Equal definitions give equal YAML."""
     with quiet.imports():
         from kfp import compiler, dsl
 
@@ -106,7 +106,7 @@ def compile(definition: Definition) -> str:
             task = tasks[node.id] = components[node.id](data=data, models=models)
             task.set_display_name(node.id)
             task.set_env_variable(PACKED, packed)
-            task.set_caching_options(False)  # The node looks into its own cache.
+            task.set_caching_options(False)  # The node has its own cache.
             task.set_retry(settings.retries)
             task.after(*(tasks[before] for before in node.upstream))
             _on_kubernetes(task, settings)
@@ -146,15 +146,15 @@ def _submit(package: str, config: Settings) -> str:
     import kfp
 
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # What is told of each retry, the error tells, too.
+    logging.disable(logging.WARNING)  # Each retry is logged; the error contains the same message.
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # The client on which versions of the server it is for.
+        warnings.simplefilter("ignore")  # The client warns about versions of the server.
         file = Path(folder) / "pipeline.yaml"
         file.write_text(package)
         try:
             client = kfp.Client(host=config.kubeflow.host)
             return str(client.create_run_from_pipeline_package(str(file), enable_caching=False).run_id)
-        except Exception as error:  # Of urllib3, of the client's own API, or a bare RuntimeError.
+        except Exception as error:  # From urllib3 or the client's API, or a plain RuntimeError.
             reason = first_line(error)
             raise RetakeError(
                 f"kubeflow.host {config.kubeflow.host} does not take the pipeline ({type(error).__name__}: {reason})"

@@ -1,6 +1,6 @@
-"""The local runner: every node in this process, one after the other, with the state of a run in ML Metadata.
+"""The local runner: runs the nodes one after the other in this process, and keeps the state of a run in ML Metadata.
 
-A run that failed, was interrupted or killed is resumed by the same command: finished nodes come from the cache.
+The same command resumes a run that failed, was interrupted or killed: finished nodes come from the cache.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Local(Runner):
 
     @contextmanager
     def session(self, task: Task, verbose: bool) -> Iterator[Console]:
-        """Sends all but progress to the run's log, and ends the run at Ctrl-C and SIGTERM."""
+        """Sends all output except progress to the run's log, and ends the run at Ctrl-C and SIGTERM."""
         with _interruptible(), progress.captured(_folder(task) / "log.txt", verbose) as console:
             console.print(
                 f"[bold]{task.config.pipeline.name}[/] · run {task.run_id} · log {escape(_log(task))}", soft_wrap=True
@@ -59,7 +59,7 @@ class Local(Runner):
             weights = weight_files.resolve(task.config.model)
             with locks.held(root / locks.ROOT, waiting=lambda: console.print(busy, markup=False, soft_wrap=True)):
                 interrupted, summary = _run(task, weights, show)
-                summaries.write(summary, _folder(task) / "summary.json")
+                summaries.write(summary, summaries.place_of(str(root), task.run_id))
         command = printable(task.command)
         advice = ""
         if interrupted:
@@ -116,15 +116,15 @@ def _run(task: Task, weights: weight_files.Weights, show: progress.Progress) -> 
 
 
 def _check_places(config: Settings) -> None:
-    """Finds out in a moment what a node would find out after a minute."""
+    """Checks the folders at once; a node would fail after a minute."""
     if not places.is_remote(config.data.location) and not Path(config.data.location).is_dir():
         location = Path(config.data.location)
-        told = location if location.is_absolute() else f"{location} ({location.absolute()})"
-        raise RetakeError(f"data location {told} is not a folder; give one with --data or data.location")
-    for key, given in places.of_config(config).items():
-        if key == "data.location" or places.is_remote(given):
+        shown = location if location.is_absolute() else f"{location} ({location.absolute()})"
+        raise RetakeError(f"data location {shown} is not a folder; give one with --data or data.location")
+    for key, configured in places.of_config(config).items():
+        if key == "data.location" or places.is_remote(configured):
             continue
-        place = Path(given).resolve()
+        place = Path(configured).resolve()
         try:
             place.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=place):
@@ -135,8 +135,10 @@ def _check_places(config: Settings) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM raise KeyboardInterrupt, and again until it arrives: Python drops what is raised in a
-    weak reference's callback, and TensorFlow has many."""
+    """Makes Ctrl-C and SIGTERM raise KeyboardInterrupt, repeatedly until it arrives.
+
+    Python ignores an exception in the callback of a weak reference, and TensorFlow has many such callbacks.
+    """
 
     def interrupt(*_: Any) -> None:
         signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)

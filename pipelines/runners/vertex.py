@@ -1,7 +1,7 @@
 """The Vertex runner: compiles the pipeline to a job of Vertex AI Pipelines, submits it and follows it to its end.
 
-With `vertex.endpoint` it does the same with a Vertex on this machine, whose nodes see this machine's folders. That one
-needs nothing of Google Cloud: no project, no bucket, no credentials.
+`vertex.endpoint` can name a local Vertex, whose nodes see this machine's folders. It needs no project, no bucket and no
+credentials.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 class Vertex(Runner):
     """Submits the pipeline to Vertex AI, or to a Vertex on this machine.
 
-    Places that are neither absolute nor gs:// lie in the bucket. With the endpoint of a local Vertex they are folders,
-    and project, region, bucket and image are not needed.
+    Relative places lie in the bucket. With the endpoint of a local Vertex, they are folders of this machine, and
+    project, region, bucket and image are not needed.
     """
 
     SETTINGS: ClassVar[dict[str, str]] = {
@@ -79,7 +79,7 @@ class Vertex(Runner):
 
     @contextmanager
     def session(self, task: Task, verbose: bool) -> Iterator[Console]:
-        """Keeps Google's libraries from showing once more on stderr what progress shows."""
+        """Stops Google's libraries from printing the messages of `progress` a second time, on stderr."""
         logger = logging.getLogger("retake")
         before, logger.propagate = logger.propagate, False
         try:
@@ -88,10 +88,10 @@ class Vertex(Runner):
             logger.propagate = before
 
     def run(self, task: Task, console: Console) -> Run:
-        """Compiles the pipeline and, but for a dry run, submits it.
+        """Compiles the pipeline, and submits it unless this is a dry run.
 
         Raises:
-          RetakeError: Google Cloud refuses or cannot be reached; nothing was submitted.
+          RetakeError: Google Cloud refuses the job or cannot be reached; nothing was submitted.
         """
         config = task.config
         if self.dry_run:
@@ -107,7 +107,7 @@ class Vertex(Runner):
             )
             return Run(config.pipeline.name)
         google = Google(config)
-        google.check("" if self.upload else config.data.location)  # The first records may land later.
+        google.check("" if self.upload else config.data.location)  # The first records may arrive later.
         compiled = vertex_job.compile(config)
         google.upload(compiled, config)
         if self.upload:
@@ -123,24 +123,26 @@ class Vertex(Runner):
             job = follow(google, name, compiled.nodes, progress.Progress(console))
         except KeyboardInterrupt:
             return Run(name, interrupted=True, advice=f"Interrupted. The job goes on: {google.link(name)}")
-        return Run(name, summarize(job, compiled.nodes, google.failure(job)))
+        summary = summarize(job, compiled.nodes, google.failure(job))
+        google.write(summaries.FILE.format(run_id=summary.run_id), summary.model_dump_json(indent=2) + "\n")
+        return Run(name, summary)
 
 
 def follow(google: Google, name: str, nodes: list[str], show: progress.Progress) -> Any:
-    """Shows how a job's nodes come to their ends.
+    """Shows the nodes of a job as they end.
 
     Returns:
       The PipelineJob at its end.
     """
-    told: set[str] = set()
+    shown: set[str] = set()
     with show.node("Vertex"):
         while True:
             job = google.job(name)
             now = _nodes(job, nodes)
             for node in now:
-                if node.id not in told and node.state in ("complete", "cached", "failed"):
+                if node.id not in shown and node.state in ("complete", "cached", "failed"):
                     show.done(node.state, node.id, node.seconds)
-                    told.add(node.id)
+                    shown.add(node.id)
             if job.state.name.removeprefix("PIPELINE_STATE_") in _ENDED:
                 return job
             running = ", ".join(node.id for node in now if node.state == "running")
@@ -154,32 +156,32 @@ def summarize(job: Any, nodes: list[str], failure: str | None = None) -> Summary
     Args:
       job: a google.cloud.aiplatform_v1.PipelineJob.
       nodes: the pipeline's nodes in their order.
-      failure: why the job failed, if it did.
+      failure: the reason of the job's failure, if it failed.
     """
-    found: dict[str, dict[str, Any]] = {}
+    outputs: dict[str, dict[str, Any]] = {}
     for task in job.job_detail.task_details:
         if not any(_is_of(task.task_name, resolver) for resolver in RESOLVERS):
             for key, output in task.outputs.items():
                 for artifact in output.artifacts:
-                    found[key] = dict(artifact.metadata or {})
+                    outputs[key] = dict(artifact.metadata or {})
     complete = job.state.name == "PIPELINE_STATE_SUCCEEDED"
-    return summaries.of_run(job.name.rpartition("/")[2], "vertex", complete, _nodes(job, nodes), found, failure)
+    return summaries.of_run(job.name.rpartition("/")[2], "vertex", complete, _nodes(job, nodes), outputs, failure)
 
 
 def _nodes(job: Any, nodes: list[str]) -> list[Node]:
-    """What became of the nodes; a resolver only looks up, so it counts as cached where all before it is."""
-    made: list[Node] = []
+    """The nodes' states. A resolver always runs; it counts as cached if all nodes before it are cached."""
+    results: list[Node] = []
     for node in nodes:
         tasks = [task for task in job.job_detail.task_details if _is_of(task.task_name, node)]
         states = {_STATES.get(task.state.name, "not run") for task in tasks}
         order: tuple[NodeState, ...] = ("failed", "cancelled", "running", "not run", "complete", "cached")
         state = next((state for state in order if state in states), "not run")
-        if node in RESOLVERS and state == "complete" and all(before.cached for before in made):
+        if node in RESOLVERS and state == "complete" and all(before.cached for before in results):
             state = "cached"
         ended = [task for task in tasks if task.start_time and task.end_time]
         seconds = sum((task.end_time - task.start_time).total_seconds() for task in ended) if ended else None
-        made.append(Node(id=node, state=state, seconds=seconds, cached=state == "cached"))
-    return made
+        results.append(Node(id=node, state=state, seconds=seconds, cached=state == "cached"))
+    return results
 
 
 def _is_of(task: str, node: str) -> bool:

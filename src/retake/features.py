@@ -1,7 +1,7 @@
-"""Features that a frozen backbone computes from pictures, kept from run to run.
+"""Features of pictures from a frozen backbone, computed once for each network and kept for later runs.
 
-When records arrive, only their pictures go through the network. A store is a folder for one network. Each run adds a
-file with the features that it computed, and changes no file, so that two runs at the same time do no harm.
+When records arrive, only their pictures go through the network. A store is a folder. Each run adds a file with the
+features that it computed, and changes no other file, so concurrent runs do not disturb each other.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _log = logging.getLogger("retake")
 
 
 def of_pictures(digests: Sequence[bytes], store: str | None, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Features of pictures. Those of identical pictures are computed once; those in the store are not computed.
+    """Features of pictures. Identical pictures and pictures in the store are not computed again.
 
     Args:
       digests: a digest of each of the n pictures, all of the same number of bytes.
-      store: folder that keeps features for the next run, local or gs://; None keeps nothing. A file in it that is
-        damaged is passed over, with a message.
+      store: folder that keeps features for the next run, local or gs://; None stores nothing. A damaged file in it is
+        ignored, with a message.
       compute: takes bool[n], which is true for m pictures, and returns their features, float32[m, features].
 
     Returns:
@@ -77,16 +77,16 @@ def store_for(folder: str, network: dict[str, object]) -> str:
 
 
 def _read(store: str, wanted: set[bytes]) -> dict[bytes, np.ndarray]:
-    found: dict[bytes, np.ndarray] = {}
+    stored: dict[bytes, np.ndarray] = {}
     for path in sorted(tf.io.gfile.glob(f"{store}/*.npz")):
         try:
             with tf.io.gfile.GFile(path, "rb") as file:
                 content = np.load(io.BytesIO(file.read()), allow_pickle=False)
             rows = zip(map(bytes, content["digests"]), content["features"], strict=True)
-            found |= ((digest, features.copy()) for digest, features in rows if digest in wanted)
+            stored |= ((digest, features.copy()) for digest, features in rows if digest in wanted)
         except (tf.errors.OpError, zipfile.BadZipFile, EOFError, ValueError, KeyError, OSError) as error:
             _log.info("features in %s cannot be used (%s): computing them again", path, error)
-    return found
+    return stored
 
 
 def _add(store: str, new: list[bytes], computed: np.ndarray) -> None:
@@ -96,5 +96,5 @@ def _add(store: str, new: list[bytes], computed: np.ndarray) -> None:
     if "://" not in store:
         durable.write(Path(path), content.getvalue())
         return
-    with tf.io.gfile.GFile(path, "wb") as file:  # An object appears whole or not at all.
+    with tf.io.gfile.GFile(path, "wb") as file:  # An object of a bucket appears when it is complete.
         file.write(content.getvalue())

@@ -11,6 +11,7 @@ import json
 import shutil
 import time
 import uuid
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -47,27 +48,32 @@ class Version(NamedTuple):
     run: Summary | None
 
 
-def past_runs(root: Path) -> list[Past]:
+def past_runs(root: str) -> list[Past]:
     """The runs of a pipeline that have ended, oldest first.
 
     Args:
-      root: `pipeline.root`, a local folder. Summaries that cannot be read are left out.
+      root: `pipeline.root`, a folder or gs:// prefix. Summaries that cannot be read are left out.
+
+    Raises:
+      RetakeError: an object store cannot be read.
 
     Example:
-        >>> [run.summary.blessed for run in past_runs(Path("runs/birds"))]  # doctest: +SKIP
+        >>> [run.summary.blessed for run in past_runs("runs/birds")]  # doctest: +SKIP
         [True, False]
     """
-    found = []
-    for file in root.glob("runs/*/summary.json"):
-        try:
-            summary = Summary.model_validate_json(file.read_bytes())
-        except (OSError, ValidationError):
-            continue
-        found.append(Past(datetime.fromtimestamp(file.stat().st_mtime), summary))
-    return sorted(found, key=lambda run: run.ended)
+    past = []
+    try:
+        files = places.found(root, summaries.FILE.format(run_id="*"))
+    except OSError as error:
+        raise RetakeError(f"pipeline.root {root} cannot be read ({error.strerror})") from None
+    for file in files:
+        with suppress(OSError, ValidationError):
+            summary = Summary.model_validate_json(places.read(file))
+            past.append(Past(datetime.fromtimestamp(places.written(file)), summary))
+    return sorted(past, key=lambda run: run.ended)
 
 
-def versions(models: Path, root: Path) -> list[Version]:
+def versions(models: Path, root: str) -> list[Version]:
     """The whole versions in a models' folder, oldest first; the last one is in service.
 
     Args:
@@ -154,7 +160,7 @@ def runs_command(arguments: list[str] | None = None, prog: str = "retake runs") 
     parser.add_argument("run", nargs="?", metavar="RUN", help="show this run: its id, or `last`")
     options = parser.parse_args(arguments)
     config = configuration.load(options.config, options.set)
-    found = past_runs(_local(config.pipeline.root, "pipeline.root"))
+    found = past_runs(config.pipeline.root)
     if not found:
         raise RetakeError(
             f"no run has ended in {config.pipeline.root}; start one with: retake run --config {options.config}"
@@ -193,7 +199,7 @@ def models_command(arguments: list[str] | None = None, prog: str = "retake model
     elif options.version is not None:
         console.print_json(_card(models / str(options.version)))
     else:
-        found = versions(models, Path(config.pipeline.root))
+        found = versions(models, config.pipeline.root)
         if not found:
             raise RetakeError(f"no model was pushed to {models}; train one with: retake run --config {options.config}")
         console.print(_models_table(found))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from retake import durable, quiet
 from retake.config import Config
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -25,6 +26,67 @@ def is_remote(place: str) -> bool:
 def absolute(place: str) -> str:
     """The place as processes see it that start in another folder."""
     return place if is_remote(place) else str(Path(place).resolve())
+
+
+def read(place: str) -> bytes:
+    """The content of a file or an object.
+
+    Raises:
+      OSError: it is not there, or cannot be read.
+    """
+    if not is_remote(place):
+        return Path(place).read_bytes()
+    with _remote() as gfile, gfile.GFile(place, "rb") as file:
+        return bytes(file.read())
+
+
+def write(place: str, content: bytes) -> None:
+    """Writes a file or an object, whole or not at all; its folder is made.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    if is_remote(place):
+        with _remote() as gfile, gfile.GFile(place, "wb") as file:
+            file.write(content)
+    else:
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        durable.write(Path(place), content)
+
+
+def written(place: str) -> float:
+    """When a file or an object was written last, in seconds since 1970.
+
+    Raises:
+      OSError: it is not there, or cannot be read.
+    """
+    if not is_remote(place):
+        return Path(place).stat().st_mtime
+    with _remote() as gfile:
+        return float(gfile.stat(place).mtime_nsec / 1e9)
+
+
+def found(folder: str, pattern: str) -> list[str]:
+    """The files or objects below a place that match, such as `runs/*/summary.json`, sorted.
+
+    Raises:
+      OSError: the store cannot be read.
+    """
+    if not is_remote(folder):
+        return sorted(map(str, Path(folder).glob(pattern)))
+    with _remote() as gfile:
+        return sorted(gfile.glob(f"{folder}/{pattern}"))
+
+
+@contextmanager
+def _remote() -> Iterator[Any]:
+    with quiet.imports():
+        import tensorflow as tf
+
+    try:
+        yield tf.io.gfile
+    except tf.errors.OpError as error:
+        raise OSError(0, error.message) from None
 
 
 def of_config(config: Config) -> dict[str, str]:

@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from retake import durable, gate
+from retake import gate, places
 from retake.errors import NotBlessedError, RetakeError
 from retake.terminal import in_lines, printable
 
@@ -31,6 +31,9 @@ STYLES = {
     "running": "yellow",
     "not run": "dim",
 }
+FILE = "runs/{run_id}/summary.json"
+"""Below `pipeline.root`."""
+
 CONFUSION = "confusion"
 NARROWEST = 60
 MOST_CLASSES_IN_MATRIX = 10
@@ -144,8 +147,12 @@ def of_run(
     )
 
 
-def write(summary: Summary, file: Path) -> None:
+def write(summary: Summary, place: Path | str) -> None:
     """Writes all of the summary, or nothing, as JSON; ``Summary.model_validate_json`` reads it back.
+
+    Args:
+      summary: of a run.
+      place: a file, or a gs:// object.
 
     Raises:
       RetakeError: the file cannot be written.
@@ -157,9 +164,14 @@ def write(summary: Summary, file: Path) -> None:
         ... # doctest: +SKIP
     """
     try:
-        durable.write(file, (summary.model_dump_json(indent=2) + "\n").encode())
+        places.write(str(place), (summary.model_dump_json(indent=2) + "\n").encode())
     except OSError as error:
-        raise RetakeError(f"the run's summary cannot be written to {file} ({error.strerror})") from None
+        raise RetakeError(f"the run's summary cannot be written to {place} ({error.strerror})") from None
+
+
+def place_of(root: str, run_id: str) -> str:
+    """Where the summary of a run lies."""
+    return f"{root}/{FILE.format(run_id=run_id)}"
 
 
 def require_blessing(summary: Summary) -> None:

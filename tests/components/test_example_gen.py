@@ -17,16 +17,9 @@ from PIL import Image
 from tfx.components.example_gen import base_example_gen_executor
 from tfx.proto import example_gen_pb2
 
-from components.example_gen import (
-    COUNTS_PROPERTY,
-    RecordsDriver,
-    Smallest,
-    classes_of,
-    moved_to_eval,
-    names_in,
-    record_files,
-    split_of,
-)
+from components.example_gen import COUNTS_PROPERTY, RecordsDriver, classes_of, names_in
+from components.record_files import record_files
+from components.splits import Smallest, moved_to_eval, split_of
 from retake.errors import RetakeError
 
 

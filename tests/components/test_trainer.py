@@ -14,8 +14,9 @@ import tensorflow as tf
 from colours import CLASSES, coloured, config, example, picture, write_records
 from one_node import card, column, examples_from, saved_model, split, train, transform_graph_for
 
-from components import backbones, head, trainer
-from components.trainer import Split, transform_of
+from components import backbones, head, start, trainer
+from components import network as network_training
+from components.training_split import Split, transform_of
 from retake.errors import RetakeError
 
 MOBILENET = Path(__file__).parents[2].parent / "shared" / "weights" / "mobilenetv2_0.35_224_notop.weights.h5"
@@ -155,8 +156,8 @@ def test_new_record_files_make_their_share_of_the_loss_whatever_their_number(
 
 
 def test_what_the_model_in_service_was_trained_on_is_on_its_card(trained, tmp_path):
-    assert set(trainer._known(str(saved_model(trained)))) == {"colours.tfrecord"}
-    assert trainer._known(None) == trainer._known(str(tmp_path)) == {}
+    assert set(start.known(str(saved_model(trained)))) == {"colours.tfrecord"}
+    assert start.known(None) == start.known(str(tmp_path)) == {}
 
 
 def test_classes_weigh_the_same_whatever_their_share(tmp_path):
@@ -334,9 +335,9 @@ def test_what_cannot_be_gone_on_from_makes_the_start_fresh_and_is_told(in_servic
     model = tmp_path / "model"
     shutil.copytree(saved_model(in_service[0]), model)
     network = str(np.load(model / "assets.extra" / "head.npz")["network"])
-    assert trainer._start(str(model), CLASSES, network) is not None
+    assert start.find(str(model), CLASSES, network) is not None
     change(model / "assets.extra")
-    assert trainer._start(str(model), CLASSES, network) is None
+    assert start.find(str(model), CLASSES, network) is None
     assert said[-1].startswith("the start is fresh, not warm: ") and reason in said[-1]
 
 
@@ -354,9 +355,9 @@ def test_features_are_kept_for_a_network_whatever_else_of_the_trainer_changes():
 
 
 def test_without_a_model_or_with_random_weights_the_start_is_fresh(said):
-    assert trainer._start(None, CLASSES, "network") is None
+    assert start.find(None, CLASSES, "network") is None
     assert "there is no blessed model" in said[-1]
-    assert trainer._start("model", CLASSES, "") is None
+    assert start.find("model", CLASSES, "") is None
     assert "random weights" in said[-1]
 
 
@@ -409,9 +410,9 @@ def test_fine_tuning_changes_the_layers_that_it_is_asked_to_and_no_batch_norm(co
 
     def changed_by(layers):
         before = {weight.path: weight.numpy() for weight in network.weights}
-        trainer._unfreeze(network, layers)
-        schedule = trainer.Schedule(epochs=1, learning_rate=1e-4, patience=2)
-        assert trainer._train(model, rows, rows.weights(settings, 3), schedule, str(tmp_path)) == 1
+        network_training.unfreeze(network, layers)
+        schedule = network_training.Schedule(epochs=1, learning_rate=1e-4, patience=2)
+        assert network_training.train(model, rows, rows.weights(settings, 3), schedule, str(tmp_path)) == 1
         return {weight.path for weight in network.weights if not np.array_equal(weight.numpy(), before[weight.path])}
 
     assert changed_by(2) == {"block_16_project/kernel", "Conv_1/kernel"}

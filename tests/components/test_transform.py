@@ -199,8 +199,8 @@ def test_what_is_no_pixel_of_a_png_never_reaches_the_decoder():
 
 
 def test_mutated_pictures_are_decoded_or_refused_in_little_memory():
-    """More mutants: python tests/components/fuzz.py 100000 1."""
-    command = [sys.executable, str(Path(__file__).with_name("fuzz.py")), "3000", "7"]
+    """More mutants: python tests/support/fuzz.py 100000 1."""
+    command = [sys.executable, str(Path(__file__).parents[1] / "support" / "fuzz.py"), "3000", "7"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stderr[-2000:]
     counts = json.loads(ended.stdout)

@@ -7,8 +7,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from airflow_server import AirflowServer, wait_for
 from postgres_server import postgres_server
+
+from pipelines.local_airflow.api import wait_for
+from pipelines.local_airflow.server import QUICK, AirflowServer
 
 DAG_FILE = """
 import subprocess
@@ -42,7 +44,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         database = None
         if request.param == "postgresql":
             database = stack.enter_context(postgres_server()).create_database("airflow")
-        server = stack.enter_context(AirflowServer(folder / "home", folder / "dags", database))
+        server = stack.enter_context(AirflowServer(folder / "home", folder / "dags", database, settings=QUICK))
         server.wait_for_dag("greeting")
         server.unpause("greeting")
         yield server

@@ -16,7 +16,6 @@ from urllib.request import Request, urlopen
 
 import pytest
 from airflow_python import AirflowPython
-from airflow_server import AirflowServer, free_port, wait_for
 from colours import coloured, write_records
 from gcp_storage_emulator.server import create_server
 from ml_metadata import MetadataStore
@@ -24,8 +23,10 @@ from postgres_server import Postgres, postgres_server
 from record_names import NAMES
 from runner_contract import FIRST, PER_CLASS, Place, compile_for_airflow, make_place
 
-from components import example_gen
+from components import record_files
 from pipelines import metadata
+from pipelines.local_airflow.api import wait_for
+from pipelines.local_airflow.server import QUICK, AirflowServer, free_port
 
 PROJECT = Path(__file__).parents[2]
 LONG = 600
@@ -137,6 +138,7 @@ def watch(postgres: Postgres, node_server: dict[str, str], tmp_path_factory: pyt
         PROJECT / "dags",
         postgres.create_database("airflow"),
         {"RETAKE_DEFINITIONS": str(definitions), metadata.PASSWORD_VARIABLE: postgres.password, **node_server},
+        settings=QUICK,
     ) as airflow:
         airflow.wait_for_dag("colours-watch")
         yield Watch(airflow, place, url)
@@ -318,17 +320,17 @@ def test_all_runs_are_in_the_metadata_on_postgresql(watch: Watch, by_hand: ByHan
 ASK = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import image_classifier
+from retake_dags import records_sensor, whole_records
 """
 
 FIND = """
-found = image_classifier.listing(sys.argv[2])
-answer = [found, [file for file in found if image_classifier.is_whole(file)]]
+found = records_sensor.listing(sys.argv[2])
+answer = [found, [file for file in found if whole_records.is_whole(file)]]
 """
 
 FAIL = """
 try:
-    answer = image_classifier.listing(sys.argv[2])
+    answer = records_sensor.listing(sys.argv[2])
 except Exception as error:
     answer = str(error)
 """
@@ -345,7 +347,7 @@ ti = SimpleNamespace(
     get_dag=lambda dag: SimpleNamespace(is_paused=looks < {PAUSED_LOOKS}), get_dr_count=lambda *_, **__: 0
 )
 context = {{"ti": ti, "outlet_events": defaultdict(SimpleNamespace)}}
-sensor = image_classifier.RecordsSensor(
+sensor = records_sensor.RecordsSensor(
     task_id="look", location=sys.argv[2], seconds=1, training="colours", outlets=[Asset("records")]
 )
 taken = None
@@ -354,7 +356,7 @@ while taken is None:
         taken = sensor.look(context, **kwargs)
     except TaskDeferred as deferred:
         looks, kwargs = looks + 1, deferred.kwargs
-answer = [taken, looks, image_classifier.MOST_LOOKS]
+answer = [taken, looks, records_sensor.MOST_LOOKS]
 """
 
 WAIT = """
@@ -362,7 +364,7 @@ from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
-sensor = image_classifier.RecordsSensor(task_id="look", location=sys.argv[2], seconds=1, training="colours")
+sensor = records_sensor.RecordsSensor(task_id="look", location=sys.argv[2], seconds=1, training="colours")
 answer = {}
 for hours in (1, 25):
     begun = datetime.now(timezone.utc) - timedelta(hours=hours)
@@ -423,7 +425,7 @@ def test_the_watcher_takes_the_files_that_the_pipeline_reads_and_no_others(
     for name in NAMES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"something")
-    assert sorted(found(python, tmp_path).versions) == example_gen.record_files(str(tmp_path))
+    assert sorted(found(python, tmp_path).versions) == record_files.record_files(str(tmp_path))
 
 
 def test_a_folder_that_is_not_there_fails_the_watcher_by_name(python: AirflowPython, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import random
 import re
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -14,14 +15,14 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from airflow_server import free_port
-from function_server import FunctionServer, GoogleApis, binary_event, send, structured_event
+from function_server import FunctionServer, GoogleApis, binary_event, structured_event
 from gcp_storage_emulator.server import create_server
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from record_names import NAMES
+from vertex_emulator import until
 
-from kubeflow.demo import FINALIZED, FRAMEWORK, FUNCTION
+from kubeflow.stand_ins import FINALIZED, FRAMEWORK, FUNCTION, CloudTasks, free_ports, post
 
 BUCKET, PREFIX = "records-bucket", "hotdog"
 JOB_BUCKET, JOB = "pipeline-bucket", "jobs/hotdog.json"
@@ -68,7 +69,7 @@ def made_at(run: dict[str, Any]) -> datetime:
 
 @pytest.fixture(scope="module")
 def buckets() -> Iterator[storage.Client]:
-    port = free_port()
+    [port] = free_ports(1)
     server = create_server("127.0.0.1", port, in_memory=True, default_bucket=JOB_BUCKET)
     server.start()
     url = f"http://127.0.0.1:{port}"
@@ -199,12 +200,12 @@ def test_a_generation_delivered_twice_starts_one_run(immediate: FunctionServer, 
 def test_it_takes_the_objects_that_the_pipeline_reads_and_no_others(
     immediate: FunctionServer, apis: GoogleApis, tmp_path: Path
 ) -> None:
-    from components import example_gen
+    from components import record_files
 
     for name in NAMES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    read = {path.removeprefix(f"{tmp_path}/") for path in example_gen.record_files(str(tmp_path))}
+    read = {path.removeprefix(f"{tmp_path}/") for path in record_files.record_files(str(tmp_path))}
     taken = set()
     for name in NAMES:
         assert binary_event(immediate.url, FINALIZED, stored(f"{PREFIX}/{name}")) == 200
@@ -330,7 +331,7 @@ def test_control_characters_of_a_name_are_escaped_in_the_log(immediate: Function
 def test_a_broken_payload_is_logged_and_not_delivered_again(
     immediate: FunctionServer, apis: GoogleApis, headers: dict[str, str], body: bytes
 ) -> None:
-    assert send(immediate.url, headers, body) == 200
+    assert post(immediate.url, headers, body) == 200
     assert [entry["severity"] for entry in immediate.entries()] == ["ERROR"]
     assert "Traceback" not in immediate.log.read_text()
     assert not apis.runs
@@ -367,7 +368,7 @@ def test_what_will_not_pass_is_logged_and_not_delivered_again(
 def test_a_service_that_cannot_be_reached_has_the_event_delivered_again(
     environment: dict[str, str], tmp_path: Path, apis: GoogleApis
 ) -> None:
-    nowhere = f"http://127.0.0.1:{free_port()}"
+    nowhere = f"http://127.0.0.1:{free_ports(1)[0]}"
     for changed in ("RETAKE_VERTEX_ENDPOINT", "STORAGE_EMULATOR_HOST"):
         settings = {**environment, "RETAKE_WINDOW_MINUTES": "0", changed: nowhere}
         with FunctionServer(settings, tmp_path / "log") as function:
@@ -551,6 +552,33 @@ def test_whatever_the_order_every_object_is_read_by_a_run(
     assert len(apis.runs) <= len(apis.tasks) < len(objects)
 
 
+def test_a_queue_on_this_machine_delivers_a_task_until_the_function_takes_it(
+    environment: dict[str, str], apis: GoogleApis, tmp_path: Path
+) -> None:
+    with CloudTasks() as queue:
+        here = {"RETAKE_TASKS_ENDPOINT": queue.url}
+        with FunctionServer({**environment, **here}, tmp_path / "log") as function:
+            apis.answers += [503, 503]
+            for _ in range(2):
+                assert binary_event(function.url, FINALIZED, stored()) == 200
+            until(lambda: apis.runs, 30)
+    assert [name.rpartition("/")[2] for name in queue.tasks] == [*apis.runs]
+    assert [entry["severity"] for entry in function.entries()] == ["INFO", "INFO", "WARNING", "WARNING", "INFO"]
+
+
+def test_a_task_of_a_queue_on_this_machine_waits_for_its_time(
+    environment: dict[str, str], apis: GoogleApis, tmp_path: Path
+) -> None:
+    with CloudTasks() as queue:
+        here = {"RETAKE_TASKS_ENDPOINT": queue.url}
+        with FunctionServer({**environment, **here}, tmp_path / "log") as function:
+            event = stored(created=datetime.now(timezone.utc))
+            assert binary_event(function.url, FINALIZED, event) == 200
+            time.sleep(3)
+            assert len(queue.tasks) == 1 and not apis.runs
+            assert len(function.entries()) == 1
+
+
 def test_a_vertex_on_this_machine_runs_one_job_for_all_windows_that_are_over(
     environment: dict[str, str], apis: GoogleApis, buckets: storage.Client, tmp_path: Path
 ) -> None:
@@ -599,7 +627,7 @@ def test_a_wrong_setting_is_named_and_the_function_does_not_start(
 ) -> None:
     settings = {"RETAKE_URL": "http://here", **environment, variable: value}
     started = subprocess.run(
-        [FRAMEWORK, "--target", "on_event", "--host", "127.0.0.1", "--port", str(free_port())],
+        [FRAMEWORK, "--target", "on_event", "--host", "127.0.0.1", "--port", str(free_ports(1)[0])],
         cwd=FUNCTION,
         env=settings,
         capture_output=True,
@@ -642,5 +670,5 @@ def test_every_library_of_the_function_is_pinned_by_hash() -> None:
 def test_event_ids_are_told_in_the_log(immediate: FunctionServer, apis: GoogleApis) -> None:
     event = str(uuid.uuid4())
     headers = {"ce-id": event, "ce-type": "x", "ce-source": "s", "ce-specversion": "1.0"}
-    assert send(immediate.url, headers, b"{}") == 200
+    assert post(immediate.url, headers, b"{}") == 200
     assert immediate.entries()[0]["event"] == event

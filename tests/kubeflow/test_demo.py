@@ -16,7 +16,7 @@ from hotdog import CLASSES, PER_CLASS, RECORDS, SHARED, needs, pack
 from hotdog import call as done
 from vertex_emulator import VertexEmulator, until
 
-from kubeflow import demo
+from kubeflow import demo, stand_ins
 
 PROJECT = Path(__file__).parents[2]
 DEMO = [sys.executable, "-m", "kubeflow.demo"]
@@ -158,7 +158,7 @@ def test_what_is_wrong_is_said_in_a_line(
 def test_without_the_functions_environment_it_says_what_makes_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "FRAMEWORK", tmp_path / "venv" / "bin" / "functions-framework")
+    monkeypatch.setattr(stand_ins, "FRAMEWORK", tmp_path / "venv" / "bin" / "functions-framework")
     assert demo.main(["--root", str(tmp_path / "demo")]) == 1
     [line] = capsys.readouterr().err.splitlines()
     missing = f"the function's environment {tmp_path / 'venv'} is missing"

@@ -378,6 +378,10 @@ def test_the_script_stops_at_a_function_of_someone_else(cloud: Cloud) -> None:
         ("--pipeline", "hot dog"),
         ("--pipeline", "../../x"),
         ("--pipeline", "my_birds"),
+        ("--root", "/folder"),
+        ("--root", "gs://another-bucket/runs"),
+        ("--root", "runs/../../x"),
+        ("--root", "runs,RETAKE_MODELS=b"),
         ("--records", "my-records"),
         ("--records", "my-records/a,RETAKE_MODELS=b"),
         ("--records", "my-records/`touch pwned`"),
@@ -487,8 +491,16 @@ def readme(section: str) -> Any:
     return yaml.safe_load(text)
 
 
-def test_the_job_is_where_the_runner_puts_it() -> None:
-    assert f"{placed().pipeline.root}/{vertex_job.SPECIFICATION}" == "gs://my-bucket/runs/hotdog/pipeline.json"
+@pytest.mark.parametrize("root", [None, "runs/{name}-2", "deep/er/", "gs://my-bucket/trial"])
+def test_the_function_reads_the_job_where_the_runner_puts_it(cloud: Cloud, root: str | None) -> None:
+    done = cloud.deploy(*WHERE, *(["--root", root] if root else []))
+    assert done.returncode == 0, done.stderr
+    [call] = [call for call in cloud.calls() if call[:2] == ["functions", "deploy"]]
+    variables = dict(each.split("=", 1) for each in flags(call)["--set-env-vars"].split(","))
+    sections = {"pipeline": {"name": "hotdog", **({"root": root} if root else {})}}
+    assert variables["RETAKE_JOB"] == f"{placed(**sections).pipeline.root.rstrip('/')}/{vertex_job.SPECIFICATION}"
+    [told] = re.findall(r"--root (\S+)", done.stdout)
+    assert variables["RETAKE_JOB"] == f"{told}/{vertex_job.SPECIFICATION}"
 
 
 def test_the_gpu_of_the_readme_is_a_setting() -> None:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from airflow_server import AirflowServer, ApiError
 from runner_contract import Chapter, Outcome, Place, RunnerContract, Start, compile_for_airflow
+
+from pipelines.local_airflow.api import ApiError
+from pipelines.local_airflow.server import QUICK, AirflowServer
 
 PROJECT = Path(__file__).parents[2]
 
@@ -22,7 +24,7 @@ class TestAirflow(RunnerContract):
         home = tmp_path_factory.mktemp("airflow")
         compile_for_airflow(place, home / "defs")  # Airflow is asked to parse DAGs that it knows.
         environment = {"RETAKE_DEFINITIONS": str(home / "defs"), **node_server}
-        with AirflowServer(home, PROJECT / "dags", environment=environment) as server:
+        with AirflowServer(home, PROJECT / "dags", environment=environment, settings=QUICK) as server:
             yield server
 
     @pytest.fixture(scope="class")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from airflow_server import AirflowServer, wait_for
 from hotdog import CLASSES, PER_CLASS, RECORDS, SHARED, call, needs, pack
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
@@ -21,6 +20,8 @@ from postgres_server import postgres_server
 from runner_contract import NODES
 
 from pipelines import metadata
+from pipelines.local_airflow.api import wait_for
+from pipelines.local_airflow.server import QUICK, AirflowServer
 
 PROJECT = Path(__file__).parents[2]
 WEIGHTS = SHARED / "weights" / "mobilenetv2_0.35_224_notop.weights.h5"
@@ -100,7 +101,7 @@ def hotdog(node_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory
         environment = {"RETAKE_DEFINITIONS": str(folder / "definitions"), metadata.PASSWORD_VARIABLE: postgres.password}
         environment |= node_server
         database = postgres.create_database("airflow")
-        with AirflowServer(folder / "airflow", PROJECT / "dags", database, environment) as airflow:
+        with AirflowServer(folder / "airflow", PROJECT / "dags", database, environment, settings=QUICK) as airflow:
             airflow.wait_for_dag("hotdog-watch")
             yield HotDog(airflow, folder, metadata.connection_config(settings["metadata.url"]))
 
@@ -238,4 +239,5 @@ def test_a_node_that_lacks_what_it_needs_is_red_at_once_and_says_so(hotdog: HotD
     assert deprived.tries["StatisticsGen"] == 1
     assert deprived.states["Pusher"] == "upstream_failed"
     log = hotdog.airflow.log("hotdog", deprived.run_id, "StatisticsGen")
-    assert f"cannot run before what it needs is done in run hotdog.{deprived.run_id}: ExampleGen (not run)" in log
+    unfinished = f"in run hotdog.{deprived.run_id}: ExampleGen (not run)"
+    assert f"cannot run before the nodes that it needs are done {unfinished}" in log

@@ -15,12 +15,12 @@ from typing import Any, ClassVar
 
 import pytest
 import yaml
-from airflow_server import free_port
 from kfp import components
 from postgres_server import Postgres, postgres_server
 from runner_contract import NODES, Outcome, Place, RunnerContract, Start, make_place
 
 from pipelines import metadata
+from pipelines.local_airflow.server import free_port
 
 PROJECT = Path(__file__).parents[2]
 IMAGE = "registry.example.com/retake@sha256:0"

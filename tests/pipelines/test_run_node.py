@@ -226,7 +226,7 @@ def test_a_killed_node_is_running_to_ml_metadata(killed: list[Told]) -> None:
 def test_a_node_after_one_that_failed_or_was_killed_cannot_run(misled: list[Told], killed: list[Told]) -> None:
     for (_, after), upstream in ((misled, "ExampleGen (failed)"), (killed, "Trainer (running)")):
         assert after.code == 2
-        assert after.err.endswith(f"cannot run before what it needs is done in run {RUN}: {upstream}\n")
+        assert after.err.endswith(f"cannot run before the nodes that it needs are done in run {RUN}: {upstream}\n")
 
 
 def test_after_a_kill_the_retry_in_the_same_run_completes_the_same_execution(
@@ -339,7 +339,7 @@ def test_a_node_before_its_upstream_cannot_run_and_leaves_nothing_in_ml_metadata
 
     assert early.code == 2
     [message] = early.err.splitlines()
-    assert message == "SchemaGen: cannot run before what it needs is done in run r2: StatisticsGen (not run)"
+    assert message == "SchemaGen: cannot run before the nodes that it needs are done in run r2: StatisticsGen (not run)"
     assert "Traceback" not in early.out
     assert recorded(definition) == before
 
@@ -363,7 +363,7 @@ def bereft(definition: Path, second: list[Told]) -> Iterator[Told]:
 def test_a_node_whose_inputs_are_gone_though_upstream_is_done_is_no_success(bereft: Told) -> None:
     assert bereft.code == 2
     [message] = bereft.err.splitlines()
-    assert message == "StatisticsGen: what it needs from earlier nodes of this run is not there"
+    assert message == "StatisticsGen: its inputs from earlier nodes of this run are missing"
     assert bereft.states == {"ExampleGen": "cached", "StatisticsGen": "failed"}
 
 

@@ -27,6 +27,7 @@ from pipelines import google_cloud, vertex_job
 from pipelines import run as command
 from pipelines.runners import vertex
 from pipelines.settings import Settings
+from retake import history
 from retake.errors import RetakeError, UsageError
 from retake.gate import compare
 
@@ -823,6 +824,8 @@ class TestSubmitted:
         assert [line.split()[1] for line in lines if line.startswith("✓")] == NODES
         assert "Run colours-1 complete · vertex" in "\n".join(lines)
         assert json.loads((place.folder / "summary.json").read_text())["blessed"] is True
+        [past] = history.past_runs(str(place.root))
+        assert (past.summary.run_id, past.summary.blessed) == ("colours-1", True)
 
     def test_a_job_whose_model_was_not_blessed_exits_with_3_where_it_is_required(
         self, place: Place, capsys: pytest.CaptureFixture[str]

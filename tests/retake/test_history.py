@@ -49,7 +49,7 @@ def told(place: Path, *words: str) -> list[str]:
 def test_runs_are_told_in_their_order_with_accuracy_and_verdict(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert [run.summary.run_id for run in history.past_runs(place / "root")] == ["first", "second", "third"]
+    assert [run.summary.run_id for run in history.past_runs(str(place / "root"))] == ["first", "second", "third"]
     assert main(told(place, "runs")) == 0
     first, second, third = capsys.readouterr().out.splitlines()[2:]
     assert first.split()[-3:] == ["0.800", "1,230", "pushed"]
@@ -73,7 +73,7 @@ def test_an_older_version_comes_back_in_service_as_a_copy_and_the_old_ones_can_g
 ) -> None:
     models = place / "models"
     assert main(told(place, "models", "1", "--roll-back")) == 0
-    found = history.versions(models, place / "root")
+    found = history.versions(models, str(place / "root"))
     assert [version.number for version in found[:2]] == [1, 2]
     newest = found[-1]
     assert newest.run is not None and newest.run.run_id == "first"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 RETAKE = Path(sys.executable).with_name("retake")
 SHARED = PROJECT.parent / "shared"
 RECORDS = SHARED / "data" / "hotdog" / "records"

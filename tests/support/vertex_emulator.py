@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,6 +20,8 @@ with warnings.catch_warnings():
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import aiplatform
     from google.cloud.aiplatform.utils import gcs_utils
+
+from kubeflow import stand_ins
 
 PROJECT, REGION = "my-project", "europe-west4"
 PARENT = f"projects/{PROJECT}/locations/{REGION}"
@@ -49,7 +50,7 @@ class VertexEmulator:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kubeflow.emulator", "--root", self.root, "--port", str(self._port), "--parallel=4"],
+            stand_ins.vertex_command(self.root, self._port, "--parallel=4"),
             stdout=subprocess.PIPE,
             text=True,
         )

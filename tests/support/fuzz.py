@@ -1,4 +1,4 @@
-"""Feeds mutated pictures to the pipeline's door and to the served graph: python tests/components/fuzz.py 3000 7
+"""Feeds mutated pictures to the pipeline's door and to the served graph: python tests/support/fuzz.py 3000 7
 
 Arguments: how many mutants, and the seed. Prints one line of JSON: the mutants, how many the door accepted and the
 graph decoded, the refusals by reason, and the memory in MB above that of the imports. A finding ends it with a

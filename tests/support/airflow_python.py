@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from airflow_server import AIRFLOW, inherited
+from pipelines.local_airflow.server import AIRFLOW, inherited
 
 SERVER = """
 import importlib, json, os, signal, sys, traceback

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from airflow_server import free_port
+
+from pipelines.local_airflow.server import free_port
 
 USER = "retake"
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from colours import CLASSES, coloured, example, picture, write_records
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 
 NODES = [
     "ExampleGen",

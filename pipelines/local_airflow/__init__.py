@@ -1,0 +1,1 @@
+"""Airflow on this machine: for `make airflow`, for the benchmarks and for the tests."""
