@@ -11,11 +11,8 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression

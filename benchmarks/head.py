@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import tempfile
 import time
 import warnings
@@ -17,22 +16,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import numpy as np
-import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.plain_keras import pixels
-from components import backbones, head
-from components.training_split import held_out
 from retake import backbones as known
-from retake import config, sample
-from retake.features import of_pictures, store_for
+from retake import config, quiet, sample
+
+with quiet.imports():
+    import tensorflow as tf
+
+    from benchmarks.plain_keras import pixels
+    from components import backbones, head
+    from components.training_split import held_out
+    from retake.features import of_pictures, store_for
 
 SEEDS = 5
 INVERSE_PENALTIES = np.logspace(-5, 0, 11)

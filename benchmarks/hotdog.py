@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -25,17 +24,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import numpy as np
-import tensorflow as tf
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
 from pipelines import metadata
-from retake import images, models
+from retake import images, models, quiet
 from retake.config import load
 from retake.summary import RESOLVERS
+
+with quiet.imports():
+    import tensorflow as tf
 
 DATA = load("hotdog").data
 CLASSES = ["food", "sandwich", "taco"]

@@ -8,7 +8,6 @@ import re
 import signal
 import time
 import uuid
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 
 from pipelines.settings import Settings
 from pipelines.vertex_job import SPECIFICATION, Compiled, weights_of
-from retake import durable
+from retake import durable, quiet
 from retake.errors import RetakeError
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -56,8 +55,7 @@ class Google:
     """
 
     def __init__(self, config: Settings):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet.imports():
             import google.auth
             from google.api_core.client_options import ClientOptions
             from google.auth.credentials import AnonymousCredentials

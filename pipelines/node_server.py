@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from retake import handover
+from retake import handover, quiet
 
 IMPORTS = (
     "pipelines.metadata",
@@ -39,7 +39,7 @@ IDLE = 900.0
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Clients set it, too: their environment has to be the same.
+    quiet.environment()  # Clients call it, too: their environment has to be the same.
     sockets = sys.argv[1:]
     place = Path(sockets[0] if sockets else f"{tempfile.mkdtemp(prefix='retake-')}/nodes")
     try:

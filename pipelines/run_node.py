@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 
-from retake import handover
+from retake import handover, quiet
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    quiet.environment()
     handover.hand_over()  # Before the imports below, which take seconds.
 
 import argparse
@@ -33,7 +33,7 @@ from rich.console import Console
 from pipelines import artifacts, leftovers, metadata
 from pipelines import definition as definitions
 from pipelines.definition import Definition
-from retake import locks, places, quiet
+from retake import locks, places
 from retake import summary as summaries
 from retake.errors import RetakeError, UsageError, in_words
 from retake.terminal import Formatter, Parser, printable

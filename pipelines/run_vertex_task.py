@@ -9,12 +9,10 @@ its process ended with 1.
 
 from __future__ import annotations
 
-import os
-
-from retake import handover
+from retake import handover, quiet
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    quiet.environment()
     handover.hand_over()  # Before the imports below, which take seconds.
 
 import json
@@ -26,7 +24,7 @@ from typing import Any
 
 from absl import app
 
-from retake import durable, places, quiet
+from retake import durable, places
 from retake.errors import RetakeError, in_words
 from retake.terminal import printable
 

@@ -6,7 +6,6 @@ retake show {statistics,schema,anomalies} [RUN] [--config NAME]
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from retake import config as configuration
-from retake import places
+from retake import places, quiet
 from retake.config import Config
 from retake.errors import RetakeError, UsageError
 from retake.tables import plain_table
@@ -51,8 +50,7 @@ def main(arguments: list[str] | None = None, prog: str = "retake show") -> int:
 
 def _output(config: Config, options: argparse.Namespace, node: str, key: str) -> tuple[str, str]:
     """The run's id, and the folder of a node's output in this run."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet.imports():
         from ml_metadata import MetadataStore
         from ml_metadata.proto import metadata_store_pb2
 

@@ -20,7 +20,7 @@ from pipelines import definition as definitions
 from pipelines.definition import Definition
 from pipelines.runners.base import Run, Runner, Task
 from pipelines.settings import KubeflowSection, Settings
-from retake import places
+from retake import places, quiet
 from retake.errors import RetakeError, UsageError, first_line
 from retake.sections import NO_FILES
 
@@ -90,8 +90,7 @@ def _check(config: Settings, dry_run: bool) -> None:
 
 def compile(definition: Definition) -> str:
     """The pipeline as YAML for the kfp SDK and Kubeflow's web page. Equal definitions give equal YAML."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet.imports():
         from kfp import compiler, dsl
 
     settings = definition.config.kubeflow

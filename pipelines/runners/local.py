@@ -6,7 +6,6 @@ The same command resumes a run that failed, was interrupted or killed: finished 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from rich.markup import escape
 from pipelines import progress
 from pipelines.runners.base import Run, Runner, Task
 from pipelines.settings import Settings
-from retake import locks, places
+from retake import locks, places, quiet
 from retake import summary as summaries
 from retake import weights as weight_files
 from retake.errors import RetakeError, UsageError, in_words
@@ -54,7 +53,7 @@ class Local(Runner):
     def run(self, task: Task, console: Console) -> Run:
         """Runs the nodes; one that fails ends the run."""
         root = Path(task.config.pipeline.root)
-        busy = f"Other nodes are running in {_short(root)}: waiting for them to end."
+        busy = f"Another run is working in {_short(root)}: waiting for it to end."
         show = progress.Progress(console)
         with show.listening():
             weights = weight_files.resolve(task.config.model)
@@ -83,7 +82,7 @@ def _run(task: Task, weights: weight_files.Weights, show: progress.Progress) -> 
     """Whether the run was interrupted, and its summary."""
     config, run_id = task.config, task.run_id
     with show.node("starting"):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+        quiet.environment("1")
         from tfx.dsl.compiler.compiler import Compiler
 
         from pipelines import factory, leftovers, metadata, run_node, tfx_internals

@@ -11,6 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+
+
+def environment(level: str = "3") -> None:
+    """Has TensorFlow log nothing, where it is imported later, unless TF_CPP_MIN_LOG_LEVEL is set.
+
+    Args:
+      level: "1" leaves out information only, "2" warnings, too, "3" errors, too.
+    """
+    os.environ.setdefault(_LEVEL, level)
+
 
 @contextmanager
 def imports() -> Iterator[None]:
@@ -18,8 +29,8 @@ def imports() -> Iterator[None]:
 
     TensorFlow 2.21, which comes with TFX 1.21, prints to file descriptor 2 itself and heeds that variable only later.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if os.environ["TF_CPP_MIN_LOG_LEVEL"] != "3" or not sys.stderr:
+    environment()
+    if os.environ[_LEVEL] != "3" or not sys.stderr:
         yield
         return
     sys.stderr.flush()
