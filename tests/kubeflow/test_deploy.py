@@ -17,8 +17,7 @@ import pytest
 import yaml
 
 from pipelines import vertex_job
-from pipelines.settings import Settings
-from retake import config as configuration
+from pipelines.settings import Settings, load
 
 PROJECT = Path(__file__).parents[2]
 WHERE = ["--project", "my-project", "--region", "europe-west4", "--bucket", "my-bucket", "--pipeline", "hotdog"]
@@ -481,7 +480,7 @@ def placed(**sections: Any) -> Settings:
     """A pipeline's configuration on Vertex AI, with what `deploy` made for it."""
     service = {"project": "my-project", "region": "europe-west4", "bucket": "my-bucket", "image": "registry/retake:1"}
     service["service_account"] = "retake-runner@my-project.iam.gserviceaccount.com"
-    given = configuration.load("hotdog").model_dump() | sections
+    given = load("hotdog").model_dump() | sections
     return vertex_job.placed(Settings(**{**given, "vertex": {**given["vertex"], **service}}))
 
 

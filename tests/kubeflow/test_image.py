@@ -152,7 +152,17 @@ def locked() -> dict[str, str]:
     python = re.match(r"PYTHON=((\d+\.\d+)\.\d+)", of("", "ARG")[0])
     assert python
     where = {"python_full_version": python[1], "python_version": python[2]}
-    options = ["--frozen", "--offline", "--no-dev", "--no-emit-project", "--no-hashes", "--no-annotate", "--no-header"]
+    options = [
+        "--extra",
+        "pipeline",
+        "--frozen",
+        "--offline",
+        "--no-dev",
+        "--no-emit-project",
+        "--no-hashes",
+        "--no-annotate",
+        "--no-header",
+    ]
     exported = subprocess.run(
         [uv(), "export", *options], cwd=PROJECT, capture_output=True, text=True, check=True, timeout=60
     )
