@@ -1,1 +1,1 @@
-"""A Vertex AI Pipelines service on this machine: Google's own client submits compiled jobs, and the service runs them."""
+"""A Vertex AI Pipelines service on this machine: Google's own client submits compiled jobs, the service runs them."""
