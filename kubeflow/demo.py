@@ -48,7 +48,7 @@ random weights; where classes are balanced, each new taco takes from the old one
 
 
 class Material(NamedTuple):
-    """What the loop is shown with.
+    """The records, pictures and settings of the demonstration.
 
     Fields:
       records: the files that land, one after the other.
@@ -163,7 +163,7 @@ def show(options: argparse.Namespace, console: Console) -> None:
     Raises:
       RetakeError: something is missing, a server does not start, a run fails or pushes no model.
     """
-    given = _given(options)
+    own = _own_material(options)
     if not stand_ins.FRAMEWORK.exists():
         missing = f"the function's environment {stand_ins.FRAMEWORK.parents[1]} is missing"
         raise RetakeError(f"{missing}; make it with: make setup-function")
@@ -173,7 +173,7 @@ def show(options: argparse.Namespace, console: Console) -> None:
     with _root(options.root):
         console.print(f"Compiling the pipeline {config.pipeline.name} …", style="dim")
         compiled = vertex_job.compile(config)
-        material = given or _drawn(root)
+        material = own or _drawn(root)
         with ExitStack() as stack:
             queue = stack.enter_context(stand_ins.CloudTasks())
             for name, command, environment in _commands(root, servers, config, options.window, queue.url):
@@ -192,8 +192,8 @@ def show(options: argparse.Namespace, console: Console) -> None:
     print(f"To look at both runs again:\n  {shlex.join(again)}")
 
 
-def _given(options: argparse.Namespace) -> Material | None:
-    """What the user has of their own.
+def _own_material(options: argparse.Namespace) -> Material | None:
+    """The user's own records and pictures, or None.
 
     Raises:
       UsageError: one of the options is missing, or names what is not there.
@@ -283,9 +283,9 @@ def _buckets(url: str, compiled: vertex_job.Compiled, config: Settings) -> Any:
     return client.create_bucket(RECORDS)
 
 
-def shift(told: dict[str, Any]) -> str:
-    """What the last of the models of results.json gives more often than the first, in a sentence."""
-    models = [model["mean"] for model in told["models"].values()]
+def shift(results: dict[str, Any]) -> str:
+    """Describes which class the last model of results.json predicts more often than the first model."""
+    models = [model["mean"] for model in results["models"].values()]
     risen = {name: share - models[0].get(name, 0) for name, share in models[-1].items()}
     name = max(risen, key=risen.__getitem__)
     return f"What rose most: {name}, from {models[0].get(name, 0):.1%} to {models[-1][name]:.1%}."

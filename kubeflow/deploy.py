@@ -54,7 +54,7 @@ def create(to: Settings, gcloud: Gcloud) -> None:
 def destroy(to: Settings, gcloud: Gcloud, data: bool) -> None:
     """Takes away what `create` made, and the buckets with all that is in them only if `data`."""
     if gcloud.dry_run:
-        gcloud.ask()  # Ends the script here where gcloud cannot be asked, lest all counts as not there.
+        gcloud.ask()  # If gcloud fails, the script ends here. Otherwise, everything would count as missing.
     gcloud.take_away(function(to))
     for grant in reversed(list(grants(to._replace(dataflow=True)))):  # Any call before may have been for Dataflow.
         if grant.member != STORAGE_AGENT:  # Other triggers of the project need it, too.
@@ -115,9 +115,9 @@ def main(arguments: list[str] | None = None, prog: str = "python -m kubeflow.dep
     return 0
 
 
-def _root(given: str, bucket: str) -> str | None:
-    """Where the Vertex runner puts the job of a pipeline with this root; None where that is not in the bucket."""
-    below = given.removeprefix(f"gs://{bucket}/")
+def _root(root: str, bucket: str) -> str | None:
+    """The folder in which the Vertex runner puts a pipeline's job; None if the pipeline's root is not in the bucket."""
+    below = root.removeprefix(f"gs://{bucket}/")
     if "://" in below or below.startswith("/") or ".." in below.split("/"):
         return None
     return f"gs://{bucket}/{posixpath.normpath(below)}"

@@ -1,4 +1,4 @@
-"""What a deployment consists of: the things in a project, who may do what with them, and the function."""
+"""The parts of a deployment: the resources of a project, the roles of its accounts, and the function."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ SUBMIT = "aiplatform.pipelineJobs.create,aiplatform.pipelineJobs.list"
 
 STORAGE_AGENT = "serviceAccount:the agent of Cloud Storage"
 PROJECT_NUMBER = "NUMBER-OF-THE-PROJECT"
-"""These stand for what gcloud has to be asked first: Cloud Storage's own account, and the number of the project."""
+"""Placeholders for values that gcloud looks up first: Cloud Storage's own account, and the number of the project."""
 
 LABEL = "retake"
 """Of a bucket or registry that `create` made: whose it is."""
 
 SHARED = "more_than_one"
-"""What the label says of a bucket once another deployment uses it: no deployment has this name."""
+"""The label of a bucket that more than one deployment uses; no deployment has this name."""
 
 
 class Settings(NamedTuple):
@@ -109,7 +109,7 @@ class Grant(NamedTuple):
 
 
 def things(to: Settings) -> Iterator[Thing]:
-    """What is made before any role is granted on it, in this order."""
+    """The resources that are made before roles are granted on them, in this order."""
     here = f"--location={to.region}"
     label = f"value(labels.{LABEL})"
     private = ["--uniform-bucket-level-access", "--public-access-prevention"]

@@ -10,7 +10,7 @@ import time
 from kubeflow.deployment import PROJECT_NUMBER, SHARED, STORAGE_AGENT, Grant, Thing
 
 PATIENCE_SECONDS = 60
-"""How long a grant is tried again: Google's other services may not know an account that was made just now."""
+"""Seconds for which a grant is repeated: Google's other services may not know a new account yet."""
 
 
 NOT_THERE = re.compile(r"not.?found|\b404\b|does not exist", re.IGNORECASE)
@@ -44,9 +44,9 @@ class Gcloud:
         except FileNotFoundError:
             raise Failed("there is no gcloud: install it from https://cloud.google.com/sdk/docs/install") from None
         except subprocess.CalledProcessError as error:
-            said = " ".join(error.stderr.split()) or f"exit code {error.returncode}"
+            reason = " ".join(error.stderr.split()) or f"exit code {error.returncode}"
             again = "Give the same command again: what is done stays done."
-            raise Failed(f"gcloud {' '.join(arguments[:3])} …: {said}\n{again}") from None
+            raise Failed(f"gcloud {' '.join(arguments[:3])} …: {reason}\n{again}") from None
         return done.stdout.strip()
 
     def shell(self, arguments: list[str]) -> str:

@@ -1,1 +1,1 @@
-"""What the DAG files of this folder share. Like them, it needs Airflow and nothing of the project."""
+"""The modules that the DAG files of this folder share. They need Airflow, and import nothing else of the project."""

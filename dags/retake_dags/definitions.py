@@ -1,4 +1,4 @@
-"""Finds the compiled pipelines, and says which of them cannot be used."""
+"""Finds the definitions of compiled pipelines, and lists the unusable ones with their reasons."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def usable() -> list[dict[str, Any]]:
 
 
 def problems() -> list[str]:
-    """A line for each such definition that cannot be used, or one that says that there is no definition at all."""
+    """One line for every unusable definition without a DAG file of its own, or one line if no definition exists."""
     found = []
     for file in files():
         try:
@@ -84,21 +84,22 @@ def read(file: Path) -> dict[str, Any]:
     """A definition, and the file that holds it.
 
     Raises:
-      AirflowException: it is not whole, is another pipeline's, or was made by another version of the project.
+      AirflowException: the definition is incomplete, belongs to another pipeline, or comes from another version of the
+        project.
     """
     definition: Any = {}
     with suppress(OSError, ValueError):
         definition = json.loads(file.read_text(encoding="utf-8"))
-    told = definition if isinstance(definition, dict) else {}
-    command = told.get("command", f"python -m pipelines.run --runner airflow --config {file.stem}")
+    document = definition if isinstance(definition, dict) else {}
+    command = document.get("command", f"python -m pipelines.run --runner airflow --config {file.stem}")
     if not file.exists():
         why = f"is not there; if you no longer want this pipeline, remove {file.with_suffix('.py').name}, too"
-    elif told.get("format") != FORMAT or not told.keys() >= KEYS:
+    elif document.get("format") != FORMAT or not document.keys() >= KEYS:
         why = "is not whole, or was made by another version of the project"
-    elif told["pipeline"] != file.stem:
-        why = f"is a definition of the pipeline {told['pipeline']}, so its name must be {told['pipeline']}.json"
+    elif (name := document["pipeline"]) != file.stem:
+        why = f"is a definition of the pipeline {name}, so its name must be {name}.json"
     else:
-        return told | {"file": str(file)}
+        return document | {"file": str(file)}
     raise AirflowException(f"{file} {why}. In the project's folder, run: {command}")
 
 

@@ -16,7 +16,7 @@ ENVIRONMENT = "retake_environment"
 """Airflow variable, or in capitals environment variable, with the folder of the project's Python environment."""
 
 CANNOT_RUN = 2
-"""What run_node exits with when trying again would not help."""
+"""The exit status of run_node when a retry would not help."""
 
 
 class NodeOperator(BaseOperator):

@@ -20,7 +20,7 @@ from retake_dags.node_operator import NodeOperator
 from retake_dags.records_sensor import RecordsSensor, listing
 
 POD_SUMMARY = "/airflow/xcom/return.json"
-"""What the Kubernetes provider's sidecar reads a pod's XCom from."""
+"""The file from which the Kubernetes provider's sidecar reads a pod's XCom."""
 
 
 def add(definition: dict[str, Any]) -> None:
@@ -31,7 +31,7 @@ def add(definition: dict[str, Any]) -> None:
 
 
 def training(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG:
-    """The DAG that runs the pipeline, a task for each node; records that have arrived start it."""
+    """The DAG that runs the pipeline, with one task per node. New records start it."""
     name, config = definition["pipeline"], definition["config"]
     hooks = {
         "Examples": {"outlets": [examples], "pre_execute": tell_records},
@@ -60,8 +60,8 @@ def training(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG
     ) as dag:
         tasks: dict[str, BaseOperator] = {}
         for node in definition["nodes"]:
-            [told] = [hooks[output] for output in node["outputs"] if output in hooks] or [{}]
-            tasks[node["id"]] = task(definition, node["id"], told)
+            [settings] = [hooks[output] for output in node["outputs"] if output in hooks] or [{}]
+            tasks[node["id"]] = task(definition, node["id"], settings)
             tasks[node["id"]].set_upstream([tasks[before] for before in node["upstream"]])
     return dag
 
@@ -83,7 +83,7 @@ def place(parameter: dict[str, str], allowed: list[str]) -> Param:
 
 
 def page(definition: dict[str, Any]) -> str:
-    """What the DAG's page says of the pipeline."""
+    """The description of the pipeline on the DAG's page."""
     config = definition["config"]
     rows = {
         "classes": classes(config),
@@ -142,7 +142,7 @@ def task(definition: dict[str, Any], node: str, hooks: dict[str, Any]) -> BaseOp
 
 
 def tell_records(context: Any) -> None:
-    """Says in an asset event which records the run reads, so that they do not start another one.
+    """Notes in an asset event which records the run reads, so that they do not start another run.
 
     Not when the task is tried again or was cleared: an earlier try may have read them, when there were fewer.
     """
@@ -152,7 +152,7 @@ def tell_records(context: Any) -> None:
 
 
 def tell_verdict(context: Any, summary: dict[str, Any]) -> None:
-    """Says in an asset event whether the model was blessed, and why."""
+    """Notes in an asset event whether the model was blessed, and why."""
     [blessing] = context["task"].outlets
     accuracies = {key: (summary[key] or {}).get("accuracy") for key in ("metrics", "baseline_metrics")}
     context["outlet_events"][blessing].extra = {
@@ -164,7 +164,7 @@ def tell_verdict(context: Any, summary: dict[str, Any]) -> None:
 
 
 def tell_model(context: Any, summary: dict[str, Any]) -> None:
-    """Says in an asset event where the model went; a model that is not blessed makes no event.
+    """Notes in an asset event where the model was pushed. A model that is not blessed leads to no event.
 
     Raises:
       AirflowSkipException: there is no model to tell of.
@@ -177,7 +177,7 @@ def tell_model(context: Any, summary: dict[str, Any]) -> None:
 
 
 def watching(definition: dict[str, Any], records: Asset, examples: Asset) -> DAG:
-    """The DAG that waits for records, takes a set of them, and begins to wait again."""
+    """The DAG that waits for new records, reports them in an asset event, and waits again."""
     name, config = definition["pipeline"], definition["config"]
     with DAG(
         dag_id=f"{name}-watch",

@@ -1,4 +1,4 @@
-"""The sensor that waits for record files, and the list of those that are there."""
+"""The sensor that waits for record files, and the list of existing record files."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from retake_dags.whole_records import is_whole
 
 MOST_LOOKS = 10
-"""Records that rest are taken after so many looks, though others are still arriving."""
+"""Most looks that unchanged records wait for records that are still arriving."""
 
 LONGEST_WAIT = timedelta(days=1)
-"""A run of the watching DAG that has waited so long makes way for the next: each look makes its log longer."""
+"""Longest wait of one run of the watching DAG. The next run then waits on, because each look adds to the run's log."""
 
 MOST_EVENTS = 10
-"""Each event holds all records there were; more than the last one counts as runs may have been given other folders."""
+"""Most past events of an asset that the sensor reads. One event is not enough: runs may read different folders."""
 
 HIDDEN = (".", "_", "beam-temp-")
-"""How names of files and folders begin that the pipeline does not read: see components/record_files.py."""
+"""Prefixes of the files and folders that the pipeline ignores: see components/record_files.py."""
 
 RECORDS = re.compile(r"\.(tfrecords?|tfrec)(\.gz)?(-\d{5,}-of-\d{5,})?(\.gz)?$", re.IGNORECASE)
 SHARD = re.compile(r"-(\d{5,})-of-(\d{5,})")
@@ -33,7 +33,7 @@ SHARD = re.compile(r"-(\d{5,})-of-(\d{5,})")
 
 
 class RecordsSensor(BaseOperator):
-    """Waits for record files that no run has read and no earlier event has told of; its event starts the training.
+    """Waits for record files that no run has read and no earlier event lists. The sensor's event starts the training.
 
     The last events of both assets are all that it remembers, so a file is told of in the same database transaction
     that takes it. Between looks it is in the triggerer as Airflow's own DateTimeTrigger, which every triggerer has.
@@ -52,11 +52,11 @@ class RecordsSensor(BaseOperator):
         return self.look(context)
 
     def look(self, context: Any, event: Any = None, seen: dict[str, str] | None = None, looks: int = 0) -> list[str]:
-        """Takes the new files that rest since the last look, in which `seen` was there; or looks again later."""
+        """Reports the new files that are unchanged since the last look, which saw `seen`; or defers the next look."""
         known: set[tuple[str, str]] = set()
         for asset in self.inlets:
-            for told in context["inlet_events"][asset].ascending(False).limit(MOST_EVENTS):
-                known |= set(told.extra.get("records", {}).items())
+            for past in context["inlet_events"][asset].ascending(False).limit(MOST_EVENTS):
+                known |= set(past.extra.get("records", {}).items())
         there = listing(self.location)
         new = {file for file, _ in there.items() - known}
         whole = new - of_incomplete_sets(there)
@@ -113,7 +113,7 @@ def listing(location: str) -> dict[str, str]:
 
 
 def of_incomplete_sets(files: Iterable[str]) -> set[str]:
-    """The shards among some files that tell of others which are not there."""
+    """The shards of incomplete sets: their names count more shards than exist."""
     sets: dict[tuple[str, str, str], dict[int, str]] = defaultdict(dict)
     for file in files:
         if shard := SHARD.search(file, file.rindex("/")):

@@ -18,10 +18,10 @@ def is_whole(path: str) -> bool:
     if "://" in path:
         return True
     try:
-        if not Path(path).is_file():  # A named pipe would never answer.
+        if not Path(path).is_file():  # Reading a named pipe would block for ever.
             return False
         with open(path, "rb") as file:  # noqa: PTH123
-            # As the pipeline does: the first bytes tell, not the name.
+            # The first bytes decide whether the file is compressed, not its name, as in the pipeline.
             is_packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             if is_packed:
@@ -40,7 +40,7 @@ def ends_with_a_record(file: Any, size: int | None) -> bool:
         [length] = struct.unpack("<Q", header[:8])
         if size is not None and file.tell() + length + 4 > size:
             return False
-        if length > MAX_RECORD_BYTES:  # The run refuses it by name.
+        if length > MAX_RECORD_BYTES:  # The run refuses the file and names it.
             return True
         file.seek(length, os.SEEK_CUR)
         if len(file.read(4)) < 4:

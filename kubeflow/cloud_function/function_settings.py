@@ -10,7 +10,7 @@ from datetime import timedelta
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment says; README.md beside this folder describes the variables."""
+    """The settings from the environment. README.md beside this folder describes the variables."""
 
     bucket: str
     prefix: str

@@ -1,4 +1,4 @@
-"""How the function calls Google's APIs, and which of their answers may be another one later."""
+"""Calls Google's APIs, and tells temporary errors from permanent errors."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from google.auth.transport.requests import AuthorizedSession
 from google.cloud import storage
 
 SECONDS = 30
-"""How long an API may take to answer."""
+"""Seconds that an API may take to answer."""
 
 
 class Refused(Exception):
-    """What will be refused again, however often it is tried; `code` is the HTTP status of an API that refused it."""
+    """A permanent error: every retry would fail too. `code` is the HTTP status of the API that refused the call."""
 
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class Refused(Exception):
 
 
 class Later(Exception):
-    """What may go well when the event is delivered again."""
+    """A temporary error: a second delivery of the event may succeed."""
 
 
 def download(project: str, place: str, advice: str) -> bytes:

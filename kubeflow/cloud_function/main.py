@@ -33,14 +33,14 @@ from google_calls import Later, Refused, call, create, download
 
 FINALIZED = "google.cloud.storage.object.v1.finalized"
 WINDOW_OVER = "retake.window.over.v1"
-"""What a task says: its data is {"end": when the window ended}."""
+"""The type of a task's event. Its data is {"end": the end of the window}."""
 
 HIDDEN = (".", "_", "beam-temp-")
-"""How names of files and folders begin that hold nothing to read; Beam writes its files in such a folder first."""
+"""Prefixes of files and folders that the function ignores. Beam first writes its files into such a folder."""
 
 RECORDS = re.compile(r"\.(tfrecords?|tfrec)(\.gz)?(-\d{5,}-of-\d{5,})?(\.gz)?$", re.IGNORECASE)
 SHARD = re.compile(r"-\d{5,}-of-\d{5,}")
-"""How names of record files end: see components/record_files.py."""
+"""Suffixes of record files: see components/record_files.py."""
 
 FIELDS = {
     "bucket": r"\S{1,222}",
@@ -49,10 +49,10 @@ FIELDS = {
     "size": r"[0-9]{1,19}",
     "timeCreated": r"\S{1,64}",
 }
-"""What an event tells of its object."""
+"""The fields of an event that describe its object."""
 
 SETTLED = timedelta(minutes=1)
-"""How long after a window's end nothing of it is still on its way to the bucket's listing, with all clocks' errors."""
+"""The time after a window's end until the bucket's listing shows all its objects, with the errors of all clocks."""
 
 LONGEST = 1500
 """Characters of a text in the log: what events tell may be as long as whoever sends them likes."""
@@ -82,8 +82,8 @@ class Object:
 
 def log(severity: str, message: str, **fields: str) -> None:
     """Writes a line that Cloud Logging takes apart, without control characters."""
-    told = {key: text[:LONGEST] for key, text in {"severity": severity, "message": message, **fields}.items()}
-    print(json.dumps(told), flush=True)
+    entry = {key: text[:LONGEST] for key, text in {"severity": severity, "message": message, **fields}.items()}
+    print(json.dumps(entry), flush=True)
 
 
 try:

@@ -1,1 +1,1 @@
-"""A Vertex AI Pipelines service on this machine: the real client submits to it, and it runs what was compiled."""
+"""A Vertex AI Pipelines service on this machine: Google's own client submits compiled jobs, the service runs them."""

@@ -14,17 +14,17 @@ from kubeflow.emulator.service import Emulator, InUse
 
 
 def main(arguments: list[str] | None = None, prog: str = "python -m kubeflow.emulator") -> None:
-    """Serve Vertex AI Pipelines on this machine, until it is ended."""
+    """Serve Vertex AI Pipelines on this machine until SIGTERM or SIGINT ends the process."""
     parser = argparse.ArgumentParser(prog=prog, description="Run Vertex AI pipelines on this machine.")
-    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="where its history and logs are kept")
-    parser.add_argument("--port", type=int, default=8480, metavar="N", help="0 is any free one (%(default)s)")
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder of the history and the logs")
+    parser.add_argument("--port", type=int, default=8480, metavar="N", help="0 takes any free port (%(default)s)")
     parser.add_argument(
         "--parallel", type=int, default=os.cpu_count(), metavar="N", help="tasks that run at once (%(default)s)"
     )
     parser.add_argument(
         "--fresh",
         action="store_true",
-        help="import what a task needs for each task anew; no node server",
+        help="start a new Python process with new imports for every task; no node server",
     )
     options = parser.parse_args(arguments)
     history = options.root / "emulator.sqlite"
@@ -40,8 +40,8 @@ def main(arguments: list[str] | None = None, prog: str = "python -m kubeflow.emu
     except OSError as error:
         raise SystemExit(f"{options.root} cannot be written to ({error.strerror}): give another --root") from None
     except (sqlite3.Error, ValueError) as error:
-        told = f"{history} cannot be read ({error})"
-        raise SystemExit(f"{told}: move it away to begin without history, or give another --root") from None
+        message = f"{history} cannot be read ({error})"
+        raise SystemExit(f"{message}: move it away to begin without history, or give another --root") from None
     print(
         f"Vertex AI Pipelines at http://{HOST}:{listener.getsockname()[1]} · history and logs in {options.root}",
         flush=True,

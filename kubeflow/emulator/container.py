@@ -1,4 +1,4 @@
-"""Runs a task's container as a process: the hook before the cache, the cache, the command, and what came of it."""
+"""Runs a task's container as a process: the pre-cache hook, the cache lookup, the command, and its outputs."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from kubeflow.emulator.record import FAILED, Outcome, Record
 from kubeflow.emulator.refusals import ApiError, read_message
 
 _KEY = ("image", "command", "args", "env", "lifecycle")
-"""What of a container decides about its outputs, and so belongs to the cache's key."""
+"""Fields of a container that its outputs depend on; they are part of the cache key."""
 _OUTPUT_FILE = "executor_output.json"
 _ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b")
 
 
 class TaskError(Exception):
-    """A task failed, and this is why."""
+    """A task failed; the text is the reason."""
 
 
 class Container:
     """The container of one task.
 
     Args:
-      record: of the job.
-      detail: of the task.
-      task: its specification.
-      component: its component's.
-      spec: its container's.
-      taken: the `inputs` that it is told, parameters as plain values.
-      log: gets what it says.
+      record: the job's record.
+      detail: the task's part of the record.
+      task: the task's specification.
+      component: the component's specification.
+      spec: the container's specification.
+      input_values: the task's `inputs`, parameters as plain values.
+      log: the file for the output of the task's processes.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Container:
         task: Document,
         component: Document,
         spec: Document,
-        taken: Document,
+        input_values: Document,
         log: Path,
     ) -> None:
         self._record, self._detail, self._task, self._component = record, detail, task, component
@@ -61,19 +61,19 @@ class Container:
         self._place = f"{project}/{record.job_id}/{detail['taskName']}_{detail['taskId']}"
         self._folder = f"{self._root}/{self._place}"
         self._definitions = component.get("outputDefinitions", {})
-        self._view: Document = {"inputs": taken}
+        self._view: Document = {"inputs": input_values}
 
     def run(self, processes: Processes, slots: threading.Semaphore) -> Outcome:
-        """Runs it, or takes its outputs from the cache.
+        """Runs the container, or takes its outputs from the cache.
 
         Raises:
-          TaskError: it failed.
+          TaskError: the task failed.
         """
         execute = partial(self._execute, processes, slots)
         outputs = self._prepare()
         if hook := walk(self._spec, ".lifecycle.preCacheCheck"):
             execute({**self._spec, "args": [], **hook}, "preCachingCheckJob", {})
-            self._heed(hook_output=self._output(), outputs=outputs)
+            self._merge(hook_output=self._output(), outputs=outputs)
         key = self._cache_key()
         cached = self._store.cached(key) if walk(self._task, ".cachingOptions.enableCache") else None
         if cached and not any(map(files.is_gone, cached["places"])):
@@ -92,8 +92,9 @@ class Container:
         self._detail.pop("executorDetail", None)
         outputs = {}
         for key, each in self._definitions.get("artifacts", {}).items():
-            made = values.artifact(each["artifactType"], f"{self._folder}/{key}", each.get("metadata", {}), "PENDING")
-            outputs[key] = self._store.add_artifact(self._record.parent, self._context, made)
+            uri, metadata = f"{self._folder}/{key}", each.get("metadata", {})
+            artifact = values.artifact(each["artifactType"], uri, metadata, "PENDING")
+            outputs[key] = self._store.add_artifact(self._record.parent, self._context, artifact)
         parameters = self._definitions.get("parameters", {})
         if parameters:
             files.make_folder(f"{self._folder}/output_parameters")
@@ -102,28 +103,30 @@ class Container:
             "parameters": {key: {"outputFile": f"{self._folder}/output_parameters/{key}"} for key in parameters},
             "artifacts": values.for_tasks({key: [each] for key, each in outputs.items()}),
         }
-        files.remove(self._root, f"{self._place}/{_OUTPUT_FILE}")  # Of an attempt that a crash has ended.
+        files.remove(self._root, f"{self._place}/{_OUTPUT_FILE}")  # An attempt that crashed may have left one.
         return outputs
 
     def _output(self) -> Document:
-        """What a command has told of its outputs.
+        """The ExecutorOutput that a command has written; empty if it has written none.
 
         Raises:
-          TaskError: it is not an ExecutorOutput.
+          TaskError: the file is not an ExecutorOutput.
         """
         file = self._view["outputs"]["outputFile"]
         try:
-            # NaN is no JSON for others; as a text it goes everywhere.
-            told = values.read_json(files.read(file) or "{}", str)
-            read_message(told, "ExecutorOutput", ignore_unknown_fields=True)
+            # NaN becomes a text, because other readers of JSON refuse it as a number.
+            output = values.read_json(files.read(file) or "{}", str)
+            read_message(output, "ExecutorOutput", ignore_unknown_fields=True)
         except (ValueError, ApiError) as error:
             raise TaskError(f"{file} cannot be read: {error}") from None
-        return told
+        return output
 
-    def _heed(self, hook_output: Document, outputs: dict[str, Document]) -> None:
-        """Adds what a hook found to what the command is told, and the cache asked."""
+    def _merge(self, hook_output: Document, outputs: dict[str, Document]) -> None:
+        """Merges the hook's output into the command's inputs and the cache key."""
         declared = walk(self._component, ".inputDefinitions.parameters") or {}
-        whole = {"parameterType": "NUMBER_INTEGER"}  # What a hook adds is declared nowhere, such as a span.
+        whole = {
+            "parameterType": "NUMBER_INTEGER"
+        }  # The component need not declare a hook's parameters, such as a span.
         found = values.parameters_of(hook_output).items()
         self._view["inputs"]["parameters"].update({k: values.typed(v, declared.get(k, whole)) for k, v in found})
         for key, each in outputs.items():
@@ -131,11 +134,11 @@ class Container:
         self._record.took(self._detail, self._view["inputs"]["parameters"])
 
     def _cache_key(self) -> str:
-        taken = self._view["inputs"]
-        names = {key: [each["name"] for each in several["artifacts"]] for key, several in taken["artifacts"].items()}
+        view = self._view["inputs"]
+        names = {key: [each["name"] for each in several["artifacts"]] for key, several in view["artifacts"].items()}
         spec = {key: self._spec.get(key) for key in _KEY}
-        told = [self._record.parent, self._context, spec, self._definitions, taken["parameters"], names]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        parts = [self._record.parent, self._context, spec, self._definitions, view["parameters"], names]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _execute(
         self, processes: Processes, slots: threading.Semaphore, container: Document, job: str, retry: Document
@@ -145,7 +148,7 @@ class Container:
         tries, delay = 1 + int(retry.get("maxRetryCount", 0)), _seconds(retry.get("backoffDuration", "0s"))
         for attempt in range(1, tries + 1):
             with _slot(slots, processes.stopped):
-                if job == "mainJob":  # An attempt finds nothing of the one before.
+                if job == "mainJob":  # Removes the outputs of an earlier attempt.
                     for key in self._view["outputs"]["artifacts"]:
                         files.remove(self._root, f"{self._place}/{key}")
                 self._record.note_process(self._detail, job, None)
@@ -155,10 +158,10 @@ class Container:
                 code = processes.run(command, environment, self._log, started)
             if code == 0:
                 return
-            told = f"exited with status {code}: {self._last_words(before)} (log: {self._log})"
+            message = f"exited with status {code}: {self._error_line(before)} (log: {self._log})"
             if attempt == tries or processes.stopped.is_set():
-                raise TaskError(told)
-            self._record.enter(self._detail, "PENDING", {"code": FAILED, "message": told})
+                raise TaskError(message)
+            self._record.enter(self._detail, "PENDING", {"code": FAILED, "message": message})
             processes.stopped.wait(delay)
             most = _seconds(retry.get("backoffMaxDuration", "3600s"))
             delay = min(delay * float(retry.get("backoffFactor", 2)), most)
@@ -175,13 +178,13 @@ class Container:
         return [sys.executable if words[0] in ("python", "python3") else words[0], *words[1:]]
 
     def _find(self, path: str) -> Any:
-        taken = self._view["inputs"]
+        view = self._view["inputs"]
         if not path:
-            # Each schema has its own form, and an executor reads the one only.
+            # Each schema has its own form of parameters, and an executor reads only that of its schema.
             old = self._record.document["pipelineSpec"]["schemaVersion"] == "2.0.0"
-            legacy = {"parameters": {key: values.legacy(value) for key, value in taken["parameters"].items()}}
-            told = legacy if old else {"parameterValues": taken["parameters"]}
-            return {"inputs": {"artifacts": taken["artifacts"], **told}, "outputs": self._view["outputs"]}
+            legacy = {"parameters": {key: values.legacy(value) for key, value in view["parameters"].items()}}
+            parameters = legacy if old else {"parameterValues": view["parameters"]}
+            return {"inputs": {"artifacts": view["artifacts"], **parameters}, "outputs": self._view["outputs"]}
         known = {
             ".pipeline_job_uuid": self._record.job_id,
             ".pipeline_job_name": self._record.job_id,
@@ -193,26 +196,27 @@ class Container:
         return known.get(path) or find(self._view, path)
 
     def _collect(self, outputs: dict[str, Document]) -> Document:
-        """Takes what the command has told of its outputs, and returns the parameters."""
-        told = self._output()
+        """Stores the artifacts that the command has written, and returns its output parameters."""
+        document = self._output()
         for name, each in outputs.items():
-            artifact = walk(told, f".artifacts['{name}'].artifacts[0]") or {}  # Without its type, which is kept.
+            # The type of the artifact stays as the component declares it.
+            artifact = walk(document, f".artifacts['{name}'].artifacts[0]") or {}
             each.update({key: artifact[key] for key in ("uri", "metadata") if key in artifact}, state="LIVE")
             self._store.update_artifact(each)
-        parameters = values.parameters_of(told)
+        parameters = values.parameters_of(document)
         for name, output in self._view["outputs"]["parameters"].items():
             if name not in parameters and (text := files.read(output["outputFile"])) is not None:
                 parameters[name] = values.parsed(text, self._definitions["parameters"][name])
         return parameters
 
-    def _last_words(self, since: int) -> str:
-        said = tail(self._log, since).decode(errors="replace").splitlines()
-        lines = [line for each in said if (line := each.strip()) and not line.startswith(HEADER)]
+    def _error_line(self, since: int) -> str:
+        log = tail(self._log, since).decode(errors="replace").splitlines()
+        lines = [line for each in log if (line := each.strip()) and not line.startswith(HEADER)]
         return ([line for line in lines if _ERROR.match(line)] or lines or ["it said nothing"])[-1][:1000]
 
 
 def find(view: Document, path: str) -> Any:
-    """What a placeholder stands for, None for nothing; an artifact's name is short for the first of its list."""
+    """The value of a placeholder's path, or None. A path may leave out the list index of an artifact: it takes [0]."""
     short = re.fullmatch(r"(\.(?:in|out)puts\.artifacts\['[^']*'\])\.(?!artifacts)(\w+)(.*)", path)
     if not short:
         return walk(view, path)

@@ -1,4 +1,4 @@
-"""The JSON documents that the emulator reads and writes, and what lies in them."""
+"""The JSON documents that the emulator reads and writes, and how to find a value in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _TYPED = ("number_value", "string_value", "bool_value")
 
 
 def walk(document: Any, path: str) -> Any:
-    """What lies at a path such as `.inputs.artifacts['model'].artifacts[0].uri`, or None; snake_ finds camelCase."""
+    """The value at a path such as `.inputs.artifacts['model'].artifacts[0].uri`, or None.
+
+    A name in snake_case finds the same name in camelCase.
+    """
     for key, index, name in _STEP.findall(path):
         if isinstance(document, dict):
             key = key or name

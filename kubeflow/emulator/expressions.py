@@ -11,7 +11,7 @@ from typing import Any
 
 from kubeflow.emulator.documents import walk
 
-# A path has no braces; so a text of opening ones only is read once, and not once for each.
+# A path has no braces. So a text of opening braces is scanned once, not once for every brace.
 _PLACEHOLDER = re.compile(r"\{\{\$([^{}]*)\}\}")
 _TOKEN = re.compile(
     r"""\s*(?:(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<number>-?\d+(?:\.\d+)?(?![\w.:-]))"""
@@ -26,9 +26,9 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
 }
 MAX_LENGTH, MAX_DEPTH = 4096, 32
-"""How long a condition or a filter may be, and how deep its parentheses and negations may be nested."""
+"""Most characters of a condition or a filter, and the deepest nesting of its parentheses and negations."""
 MAX_FILLED = 4 * 2**20
-"""How many characters a command may have with its placeholders filled; no system takes more."""
+"""Most characters of a command after its placeholders are filled; no operating system accepts more."""
 _Value = Callable[[Any], Any]
 
 
@@ -41,12 +41,12 @@ def substitute(text: str, find: Callable[[str], Any], most: int = MAX_FILLED) ->
     """Fills the placeholders `{{$…}}` in a text.
 
     Args:
-      text: is returned with what they stand for.
-      find: returns that for a path, or None.
-      most: how many characters may become of it.
+      text: the text with placeholders.
+      find: returns the value of a placeholder's path, or None.
+      most: the most characters of the filled text.
 
     Raises:
-      LookupError: there is nothing to fill in, or it becomes too long.
+      LookupError: a placeholder has no value, or the filled text is too long.
     """
     length = len(text)
 
@@ -55,11 +55,11 @@ def substitute(text: str, find: Callable[[str], Any], most: int = MAX_FILLED) ->
         found = find(match[1])
         if found is None:
             raise LookupError(f"the placeholder {match[0]} has no value in this task")
-        told = found if isinstance(found, str) else json.dumps(found)
-        length += len(told)
+        filled = found if isinstance(found, str) else json.dumps(found)
+        length += len(filled)
         if length > most:
             raise LookupError(f"with its placeholders filled, it has more than {MAX_FILLED} characters")
-        return told
+        return filled
 
     return _PLACEHOLDER.sub(value, text)
 
@@ -68,29 +68,29 @@ def holds(text: str, document: Any) -> bool:
     """Tells whether a condition or a filter holds for a document.
 
     Raises:
-      ValueError: it cannot be understood.
+      ValueError: the text is no valid condition or filter.
     """
     return bool(parse(text)(document))
 
 
 def parse(text: str, judge: Callable[[str, str, Any], Any] | None = None) -> Callable[[Any], Any]:
-    """Reads a condition or a filter, and returns what tells whether it holds for a document.
+    """Parses a condition or a filter into a function that decides whether it holds for a document.
 
     Args:
-      text: an empty one holds for all.
-      judge: is given each path, the sign behind it and the constant that it is compared with, `""` and None where it
-        stands alone, and returns the constant to compare with, or raises.
+      text: the condition or filter; an empty text holds for every document.
+      judge: checks a comparison. It gets the path, the sign and the constant, and returns the constant to compare
+        with, or raises. For a path that stands alone, the sign is `""` and the constant is None.
 
     Raises:
-      ValueError: it cannot be understood.
+      ValueError: the text is no valid condition or filter.
     """
     if not text.strip():
         return lambda _: True
     parser = _Parser(text, judge)
-    told = parser.any_of(0)
+    condition = parser.any_of(0)
     if parser.tokens:
         raise ValueError(f"invalid filter or condition {text!r}: did not expect {parser.tokens[0][1]!r}")
-    return told
+    return condition
 
 
 class _Parser:
@@ -108,7 +108,7 @@ class _Parser:
             at = match.end()
 
     def next(self, *expected: str) -> str:
-        """Takes the next token, where it is one of the expected, else an empty text."""
+        """Takes the next token if it is one of the expected tokens; otherwise returns an empty text."""
         return self.tokens.pop(0)[1] if self.tokens and self.tokens[0][1] in expected else ""
 
     def any_of(self, level: int) -> _Value:
@@ -121,7 +121,7 @@ class _Parser:
         return (lambda document: combine(term(document) for term in terms)) if len(terms) > 1 else terms[0]
 
     def deeper(self, part: Callable[[], _Value]) -> _Value:
-        """Reads a part that is within another."""
+        """Parses a nested part, and refuses it if it is nested too deep."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise ValueError(f"invalid filter or condition: it is nested more than {MAX_DEPTH} deep")
@@ -185,9 +185,10 @@ class _Parser:
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Tells whether a text is like a pattern, where `*` stands for any characters.
+    """Tells whether a text matches a pattern in which `*` stands for any characters.
 
-    Each part of the pattern is looked for once, behind the one before: what a page asks for must not take long.
+    The function searches for each part of the pattern once, after the part before. So the time stays linear for
+    every pattern that a page sends.
     """
     first, *parts = pattern.split("*")
     if not parts:

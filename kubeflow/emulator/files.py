@@ -1,4 +1,4 @@
-"""Reads and removes what tasks leave below a pipeline root, on this machine or in a bucket."""
+"""Reads and removes the files of tasks below a pipeline root, on this machine or in a bucket."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 16 * 2**20
-"""The largest file that is read: what tasks tell of their outputs has a few thousand bytes."""
+"""The largest file that `read` accepts. A task's output document has a few thousand bytes."""
 
 
 def read(uri: str) -> str | None:
-    """The text of a file, or None where there is none.
+    """The text of a file, or None if the file does not exist.
 
     Raises:
-      ValueError: it is too large, or is not UTF-8.
+      ValueError: the file is too large, or is not UTF-8.
     """
     if uri.startswith("gs://"):
         blob = _blob(uri)
@@ -30,14 +30,14 @@ def read(uri: str) -> str | None:
 
 
 def remove(root: str, place: str) -> None:
-    """Removes a file or a folder with all in it, where it exists. Of a link, its target stays.
+    """Removes a file, or a folder with its content, if it exists. The target of a link stays.
 
     Args:
-      root: what is below it may be removed.
-      place: the path from there.
+      root: the folder or bucket path of the pipeline root.
+      place: the path below the root.
 
     Raises:
-      OSError: it cannot be removed, or a link leads to it, perhaps out of the root.
+      OSError: the system refuses, or the path goes through a link, which may lead out of the root.
     """
     if root.startswith("gs://"):
         blob = _blob(f"{root}/{place}")
@@ -56,18 +56,18 @@ def remove(root: str, place: str) -> None:
 
 
 def make_folder(uri: str) -> None:
-    """Makes a folder, where that means anything."""
+    """Makes a folder on this machine; a bucket has no folders."""
     if not uri.startswith("gs://"):
         Path(uri).mkdir(parents=True, exist_ok=True)
 
 
 def is_gone(uri: str) -> bool:
-    """Tells whether a file or a folder is not there; in a bucket, nobody looks."""
+    """Tells whether a file or a folder is missing; False for every path in a bucket, which is not looked up."""
     return not uri.startswith("gs://") and not Path(uri).exists()
 
 
 def _blob(uri: str) -> Any:
-    from google.cloud.storage import Blob, Client  # Half a second that local roots need not wait for.
+    from google.cloud.storage import Blob, Client  # The import takes half a second that local roots need not wait for.
 
-    # Objects need no project; looking for one asks a metadata server that a laptop does not have.
+    # Objects need no project. Without one, the client asks a metadata server that a laptop does not have.
     return Blob.from_string(uri, client=Client(project="none"))

@@ -1,4 +1,4 @@
-"""Which task of a graph needs which."""
+"""The dependencies between the tasks of a graph."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from kubeflow.emulator.documents import Document, walk
 
 
 def producer(name: str, tasks: Any) -> str:
-    """The task of a name; TFX appends `_task` to those whose values are parameters of others."""
+    """The task's name in the graph. TFX appends `_task` to the name of a task whose value is another's parameter."""
     return name if name in tasks else name.removesuffix("_task")
 
 
 def inputs(task: Document, kind: str) -> Document:
-    """Where a task takes its `artifacts` or `parameters` from."""
+    """The sources of a task's `artifacts` or `parameters`, by input name."""
     return walk(task, f".inputs.{kind}") or {}
 
 

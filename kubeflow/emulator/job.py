@@ -22,12 +22,12 @@ from kubeflow.emulator.store import Store, now
 from kubeflow.emulator.values import Artifacts
 
 _THREADS = 64
-"""Tasks of one graph that are under way at once; most of them wait for a process to end."""
+"""Most threads for the tasks of one graph; most of them wait for a process to end."""
 
 
 @dataclass
 class Scope:
-    """The graph around a task: who it belongs to, what was handed into it, and what has ended in it."""
+    """The graph around a task: its owner's detail, its input artifacts and parameters, and its finished tasks."""
 
     detail: Document
     prefix: str = ""
@@ -37,7 +37,7 @@ class Scope:
 
 
 class Job:
-    """A job that is to run, or to go on."""
+    """A job: new, or unfinished and left by an earlier emulator."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Job:
         self._left = False
 
     def run(self) -> None:
-        """Runs the job, or what is left of it, to its end."""
+        """Runs the job, or its unfinished tasks, to its end."""
         record = self._record
         for detail in record.details:
             if detail["state"] not in FINAL and "executorDetail" in detail:
@@ -68,7 +68,7 @@ class Job:
                 record.change(state="PIPELINE_STATE_RUNNING", startTime=record.document.get("startTime", now()))
         root = record.begin(record.job_id, record.job_id, "system.Run")
         try:
-            scope = Scope(root, parameters=self._given())
+            scope = Scope(root, parameters=self._parameters())
             record.took(root, scope.parameters)
             record.enter(root, "RUNNING")
             outcome = self._run_graph(self._spec["root"], scope)
@@ -76,11 +76,11 @@ class Job:
             outcome = Outcome("FAILED", error={"code": INTERNAL, "message": f"{type(error).__name__}: {error}"})
         if not self._left:
             record.finish(root, outcome)
-            told = {"error": outcome.error} if outcome.error else {}
-            record.change(state=f"PIPELINE_STATE_{outcome.state}", endTime=now(), **told)
+            error_field = {"error": outcome.error} if outcome.error else {}
+            record.change(state=f"PIPELINE_STATE_{outcome.state}", endTime=now(), **error_field)
 
     def cancel(self) -> bool:
-        """Begins to end the job's tasks; tells whether the job had not ended before."""
+        """Starts to end the job's tasks. Returns False if the job had already ended."""
         with self._record.lock:
             if "endTime" in self._record.document:
                 return False
@@ -88,16 +88,16 @@ class Job:
         threading.Thread(target=self._processes.stop, daemon=True).start()
         return True
 
-    def told(self) -> Document:
+    def document(self) -> Document:
         """The job's document as of its last change."""
         return json.loads(self._record.text())
 
     def save(self) -> bool:
-        """Writes what a full disk has kept from being written, and tells whether it could."""
+        """Writes the changes that a full disk has kept in memory. Returns False if the disk is still full."""
         return self._record.save()
 
     def leave(self) -> None:
-        """Ends the job's processes, and leaves what is told of it for another emulator to take up."""
+        """Ends the job's processes. The job stays unfinished in the store, and the next emulator resumes it."""
         self._left = True
         self._processes.stop(grace=1)
 
@@ -118,17 +118,17 @@ class Job:
             error = {"code": CANCELLED, "message": f"The job {self._record.job_id} was cancelled."}
             return Outcome("CANCELLED", error=error)
         if failed := sorted(name for name, outcome in scope.done.items() if outcome.state == "FAILED"):
-            told = f"The DAG failed because some tasks failed. The failed tasks are: [{', '.join(failed)}]."
-            return Outcome("FAILED", error={"code": FAILED, "message": told})
+            message = f"The DAG failed because some tasks failed. The failed tasks are: [{', '.join(failed)}]."
+            return Outcome("FAILED", error={"code": FAILED, "message": message})
         outcome = Outcome("SUCCEEDED")
         for key, output in (walk(component, ".dag.outputs.artifacts") or {}).items():
             selected = [(each["producerSubtask"], each["outputArtifactKey"]) for each in output["artifactSelectors"]]
-            made = [scope.done[task].artifacts.get(name, []) for task, name in selected]
-            outcome.artifacts[key] = [each for several in made for each in several]
+            lists = [scope.done[task].artifacts.get(name, []) for task, name in selected]
+            outcome.artifacts[key] = [artifact for several in lists for artifact in several]
         for key, output in (walk(component, ".dag.outputs.parameters") or {}).items():
             one = output["valueFromParameter"]
             found = scope.done[one["producerSubtask"]].parameters
-            if one["outputParameterKey"] in found:  # Else its task was not triggered.
+            if one["outputParameterKey"] in found:  # It is missing if its task was not triggered.
                 outcome.parameters[key] = found[one["outputParameterKey"]]
         return outcome
 
@@ -147,9 +147,9 @@ class Job:
             return outcome
         try:
             outcome = self._try_task(task, upstream, scope, detail, component, executor)
-        except Exception as error:  # Whatever it is, it is this task's end and not the emulator's.
-            told = str(error) if isinstance(error, TaskError) else f"{type(error).__name__}: {error}"
-            outcome = Outcome("FAILED", error={"code": FAILED, "message": f"The task {name} failed: {told}"})
+        except Exception as error:  # Any error fails this task; the emulator goes on.
+            reason = str(error) if isinstance(error, TaskError) else f"{type(error).__name__}: {error}"
+            outcome = Outcome("FAILED", error={"code": FAILED, "message": f"The task {name} failed: {reason}"})
         if outcome.state not in DONE and self._processes.stopped.is_set():
             outcome = Outcome("CANCELLED", error={"code": CANCELLED, "message": f"The task {name} was cancelled."})
         self._failed |= outcome.state == "FAILED"
@@ -172,29 +172,29 @@ class Job:
         ):
             return Outcome("NOT_TRIGGERED")
         artifacts = {key: self._artifact(source, scope) for key, source in inputs(task, "artifacts").items()}
-        given = {key: self._parameter(source, scope) for key, source in inputs(task, "parameters").items()}
-        parameters = values.with_defaults(given, walk(component, ".inputDefinitions.parameters") or {})
-        taken = {"artifacts": values.for_tasks(artifacts), "parameters": parameters, "parameterValues": parameters}
-        if not holds(policy.get("condition", ""), {"inputs": taken}):
+        sent = {key: self._parameter(source, scope) for key, source in inputs(task, "parameters").items()}
+        parameters = values.with_defaults(sent, walk(component, ".inputDefinitions.parameters") or {})
+        view = {"artifacts": values.for_tasks(artifacts), "parameters": parameters, "parameterValues": parameters}
+        if not holds(policy.get("condition", ""), {"inputs": view}):
             return Outcome("NOT_TRIGGERED")
         self._record.took(detail, parameters, artifacts)
         if "container" in executor:
             log = log_file(self._logs, detail["taskId"])
-            container = Container(self._record, detail, task, component, executor["container"], taken, log)
+            container = Container(self._record, detail, task, component, executor["container"], view, log)
             return container.run(self._processes, self._slots)
         self._record.enter(detail, "RUNNING")
         if "dag" in component:
             inner = Scope(detail, f"{detail['taskUniqueName']}.", artifacts, {**scope.parameters, **parameters})
             return self._run_graph(component, inner)
         if "resolver" in executor:
-            return self._resolve(executor["resolver"], taken)
+            return self._resolve(executor["resolver"], view)
         return self._import(executor["importer"], component, {**scope.parameters, **parameters})
 
-    def _resolve(self, resolver: Document, taken: Document) -> Outcome:
+    def _resolve(self, resolver: Document, view: Document) -> Outcome:
         def query(spec: Document) -> list[Document]:
             try:
-                filter_ = substitute(spec.get("filter", ""), partial(find, {"inputs": taken}))
-            except LookupError:  # What it asks about was not found itself.
+                filter_ = substitute(spec.get("filter", ""), partial(find, {"inputs": view}))
+            except LookupError:  # The filter refers to an artifact that another resolver has not found.
                 return []
             return self._store.artifacts(self._context, filter_, int(spec.get("limit") or 1))
 
@@ -202,11 +202,11 @@ class Job:
 
     def _import(self, importer: Document, component: Document, parameters: Document) -> Outcome:
         uri = values.constant(importer["artifactUri"], parameters)
-        made = values.artifact(importer["typeSchema"], uri, importer.get("metadata", {}), "LIVE")
+        imported = values.artifact(importer["typeSchema"], uri, importer.get("metadata", {}), "LIVE")
         known = [] if importer.get("reimport") else self._store.artifacts(self._context, "")
         alike = ("uri", "type", "metadata")
-        same = [each for each in known if [each[key] for key in alike] == [made[key] for key in alike]]
-        found = same[0] if same else self._store.add_artifact(self._record.parent, self._context, made)
+        same = [each for each in known if [each[key] for key in alike] == [imported[key] for key in alike]]
+        found = same[0] if same else self._store.add_artifact(self._record.parent, self._context, imported)
         return Outcome("SUCCEEDED", {key: [found] for key in component["outputDefinitions"]["artifacts"]})
 
     def _artifact(self, source: Document, scope: Scope) -> list[Document]:
@@ -223,12 +223,13 @@ class Job:
             return scope.done[producer(output["producerTask"], scope.done)].parameters.get(output["outputParameterKey"])
         if "taskFinalStatus" in source:
             name = source["taskFinalStatus"]["producerTask"]
-            told = {"state": scope.done[name].state, "error": scope.done[name].error or {}, "pipelineTaskName": name}
-            return json.dumps({**told, "pipelineJobResourceName": self._record.document["name"]})
+            outcome = scope.done[name]
+            status = {"state": outcome.state, "error": outcome.error or {}, "pipelineTaskName": name}
+            return json.dumps({**status, "pipelineJobResourceName": self._record.document["name"]})
         return values.constant(source["runtimeValue"], scope.parameters)
 
-    def _given(self) -> Document:
-        """The job's parameters, with defaults for what is not given."""
+    def _parameters(self) -> Document:
+        """The job's parameters; a parameter without a value has its default."""
         config = self._record.document["runtimeConfig"]
         legacy = {key: values.plain(value) for key, value in config.get("parameters", {}).items()}
         declared = walk(self._spec, ".root.inputDefinitions.parameters") or {}
@@ -239,5 +240,5 @@ class Job:
 
 
 def log_file(logs: Path, task_id: str) -> Path:
-    """Where a task's output goes."""
+    """The file of a task's log."""
     return logs / f"{task_id}.log"

@@ -1,4 +1,4 @@
-"""Which jobs a list has, and in which order: what ListPipelineJobsRequest documents, and nothing beside."""
+"""Filters, sorts and pages the list of jobs as ListPipelineJobsRequest documents it, with no extensions."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ _STATES = [
 
 
 def wanted(text: str) -> Callable[[Document], bool]:
-    """Reads the filter of a list, and returns what tells whether it lists a job.
+    """Parses the filter of a list into a function that decides whether the list contains a job.
 
     Raises:
-      ValueError: it is none.
+      ValueError: the filter is invalid.
     """
     holds = parse(text, _judge)
     return lambda job: bool(holds(_view(job)))
 
 
 def in_order(jobs: Iterable[Document], text: str) -> Iterable[Document]:
-    """Sorts jobs by a text such as `create_time desc, end_time`; an empty one leaves them as they come.
+    """Sorts jobs by a text such as `create_time desc, end_time`; an empty text keeps their order.
 
     Raises:
-      ValueError: it names no such order.
+      ValueError: the text is no valid order.
     """
     fields = text.split(",") if text.strip() else []
     if len(fields) > len(_TIMES):
@@ -63,10 +63,10 @@ def in_order(jobs: Iterable[Document], text: str) -> Iterable[Document]:
 
 
 def page(size: str, token: str) -> slice:
-    """The part of a list that is asked for.
+    """The requested part of a list.
 
     Raises:
-      ValueError: it is none.
+      ValueError: the size or the token is invalid.
     """
     for name, value in (("page_size", size), ("page_token", token)):
         if not re.fullmatch("[0-9]{0,9}", value):
@@ -78,8 +78,8 @@ def page(size: str, token: str) -> slice:
 def _judge(path: str, sign: str, value: Any) -> Any:
     field = "labels.KEY" if re.match(r"labels[.\[]", path) else path
     if sign not in _SIGNS.get(field, ()):
-        told = f"{field} takes {' '.join(_SIGNS[field])}" if field in _SIGNS else f"fields are {', '.join(_SIGNS)}"
-        raise ValueError(f"invalid filter: {path} {sign}".strip() + f" is not supported; {told}")
+        hint = f"{field} takes {' '.join(_SIGNS[field])}" if field in _SIGNS else f"fields are {', '.join(_SIGNS)}"
+        raise ValueError(f"invalid filter: {path} {sign}".strip() + f" is not supported; {hint}")
     text = value if isinstance(value, str) else f"{value:.15g}" if isinstance(value, float) else json.dumps(value)
     if field in _TIMES:
         return _time(text)
@@ -98,6 +98,6 @@ def _time(text: str) -> int:
 
 
 def _view(job: Document) -> Document:
-    times = {name: _time(told) for name in _TIMES if (told := walk(job, name))}
+    times = {name: _time(text) for name in _TIMES if (text := walk(job, name))}
     name, job_id = walk(job, "pipelineSpec.pipelineInfo.name"), job["name"].rpartition("/")[2]
     return {**job, "pipeline_name": name, "pipeline_job_user_id": job_id, **times}

@@ -1,4 +1,4 @@
-"""The server that imports once what this project's tasks import, and forks for each task: see retake/handover.py."""
+"""The node server: it imports this project's modules once and forks for each task. See retake/handover.py."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import threading
 from pathlib import Path
 
 VARIABLE = "RETAKE_NODE_SERVER"
-"""Names the server's socket to a task."""
+"""The environment variable with the path of the server's socket."""
 
 _SERVER = ["-m", "pipelines.node_server"]
 _TASK = ["-m", "pipelines.run_vertex_task"]
-"""What a command begins with, after the interpreter, that the server is for."""
+"""The server runs only commands that begin with these arguments after the interpreter."""
 
 
 class NodeServer:
-    """A server that is started when the first task needs it, and again when it has ended.
+    """A node server. The first task that needs it starts it; later tasks start it again if it has ended.
 
     Args:
-      environment: on top of this process's own.
-      log: gets what it says.
+      environment: variables that are added to this process's environment.
+      log: the file for the server's error output.
     """
 
     def __init__(self, environment: dict[str, str], log: Path) -> None:
@@ -32,12 +32,12 @@ class NodeServer:
         self._place = ""
 
     def variables(self, command: list[str]) -> dict[str, str]:
-        """What a task is told of the server; nothing if it is not for it."""
+        """The environment variables for a task that the server can run; empty for other commands."""
         ours = command[0] == sys.executable and command[1:3] == _TASK
         return self.started() if ours and VARIABLE not in os.environ else {}
 
     def started(self) -> dict[str, str]:
-        """Starts it unless it runs or has failed, and returns what its clients are told."""
+        """Starts the server unless it runs or has failed, and returns the environment variables of its clients."""
         with self._lock:
             if self._process is None or self._process.poll() == 0:
                 self._log.touch(0o600)
@@ -45,22 +45,22 @@ class NodeServer:
                     self._process = subprocess.Popen(
                         [sys.executable, *_SERVER],
                         env={**os.environ, **self._environment},
-                        stdin=subprocess.PIPE,  # Which ends with this process, and the server with it.
+                        stdin=subprocess.PIPE,  # The pipe closes when this process ends, and then the server ends.
                         stdout=subprocess.PIPE,
                         stderr=log,
                         text=True,
                         start_new_session=True,
                     )
                 assert self._process.stdout
-                with self._process.stdout as said:
-                    self._place = said.readline().strip()  # Nothing where it did not come up.
+                with self._process.stdout as output:
+                    self._place = output.readline().strip()  # Empty if the server did not start.
             return {VARIABLE: self._place}
 
     def end(self) -> None:
-        """Ends it; what it has started goes on."""
+        """Ends the server. Tasks that it has started go on."""
         with self._lock:
             if self._process and self._process.stdin:
-                self._process.kill()  # It may be importing, and would see the end of its input seconds later.
+                self._process.kill()  # While it imports, it would notice the end of its input seconds later.
                 self._process.stdin.close()
                 self._process.wait()
                 if self._place:

@@ -1,4 +1,4 @@
-"""Runs a task's command under a supervisor, which takes everything it started with it, as a container would."""
+"""Runs a task's command under a supervisor, which ends all processes of the task with it, as a container would."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pathlib import Path
 from kubeflow.emulator.node_server import NodeServer
 
 GRACE = 10.0
-"""Seconds between asking a process to end and ending it."""
+"""Seconds between SIGTERM and SIGKILL."""
 TAIL_BYTES = 256 * 1024
 HEADER = "$ "
-"""How the line of a log begins that tells the command."""
+"""The prefix of the log line that shows the command."""
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _MARK = "VERTEX_EMULATOR_LOGS"
-"""The variable in a task's environment that tells whose task it is."""
+"""The environment variable that marks a task's processes with the emulator's folder of logs."""
 
 
 class Processes:
@@ -31,7 +31,7 @@ class Processes:
 
     Args:
       logs: the folder of the emulator's logs.
-      nodes: forks for tasks of this project; None where each is to import what it needs.
+      nodes: the node server for this project's tasks; without it, each task does its own imports.
     """
 
     def __init__(self, logs: Path, nodes: NodeServer | None = None) -> None:
@@ -41,13 +41,13 @@ class Processes:
         self.stopped = threading.Event()
 
     def run(self, command: list[str], environment: dict[str, str], log: Path, started: Callable[[int], None]) -> int:
-        """Runs a command to its end and returns its exit code: below zero is the signal that ended it.
+        """Runs a command to its end and returns its exit code. A code below zero is minus the signal that ended it.
 
         Args:
           command: program and arguments; no shell looks at them.
-          environment: on top of this process's own.
-          log: gets its output.
-          started: is told the process's id.
+          environment: variables that are added to this process's environment.
+          log: the file for the command's output.
+          started: called with the id of the process.
         """
         log.touch(0o600)
         with log.open("ab") as output:
@@ -57,7 +57,7 @@ class Processes:
             with self._lock:
                 if self.stopped.is_set():
                     return -signal.SIGTERM
-                # The supervisor does without the environment's packages, so it is there at once.
+                # The supervisor imports no installed packages, so it starts at once.
                 supervisor = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(os.getpid())]
                 process = subprocess.Popen(
                     [*supervisor, *command],
@@ -76,7 +76,7 @@ class Processes:
                 self._running.remove(process)
 
     def stop(self, grace: float = GRACE) -> None:
-        """Ends all processes and lets none begin."""
+        """Ends all processes. New ones do not start."""
         self.stopped.set()
         self._signal(signal.SIGTERM)
         end = time.monotonic() + grace
@@ -91,22 +91,22 @@ class Processes:
 
 
 def of_task(logs: Path) -> dict[str, str]:
-    """What stands in the environment of all tasks, and tells whose they are."""
+    """The environment variables of all tasks, with the mark of their emulator."""
     return {"PYTHONUNBUFFERED": "1", _MARK: str(logs)}
 
 
 def end_leftovers(logs: Path) -> None:
-    """Ends what an emulator has left that was killed together with its supervisors.
+    """Ends the processes of an emulator that was killed together with its supervisors.
 
     Args:
-      logs: the folder of its logs.
+      logs: the folder of that emulator's logs.
     """
     import psutil
 
     def left() -> list[psutil.Process]:
         found = []
         for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):  # Of somebody else, or ended.
+            with suppress(psutil.Error, OSError):  # The process belongs to another user, or has ended.
                 if process.environ().get(_MARK) == str(logs) and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
@@ -120,7 +120,7 @@ def end_leftovers(logs: Path) -> None:
 
 
 def tail(log: Path, since: int = 0) -> bytes:
-    """The end of what a task has said, after the first bytes of it."""
+    """The last bytes of a log, without its first `since` bytes."""
     if not log.exists():
         return b""
     with log.open("rb") as content:

@@ -1,4 +1,4 @@
-"""What is told of a job: its states and those of its tasks, as the API shows them, on disk with every change."""
+"""A job's document: the states of the job and its tasks, as the API shows them. Every change is written to disk."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from kubeflow.emulator.store import Store, now
 from kubeflow.emulator.values import Artifacts, for_api
 
 DONE = ("SUCCEEDED", "SKIPPED")
-"""States of a task whose outputs are there; SKIPPED ones come from the cache."""
+"""States of a task that has outputs. The outputs of a SKIPPED task come from the cache."""
 FINAL = (*DONE, "FAILED", "CANCELLED", "NOT_TRIGGERED")
 
-# google.rpc.Code: Vertex has FAILED_PRECONDITION for jobs and tasks that failed.
+# google.rpc.Code: Vertex uses FAILED_PRECONDITION for jobs and tasks that failed.
 CANCELLED, FAILED, INTERNAL, UNAVAILABLE = 1, 9, 13, 14
 
 _EXECUTION = {"PENDING": "NEW", "NOT_TRIGGERED": "NEW", "SUCCEEDED": "COMPLETE", "SKIPPED": "CACHED"}
-"""States of a task's execution, where they are not called the same."""
+"""Names of a task's states in its execution, where they differ."""
 
 
 @dataclass
 class Outcome:
-    """How a task ended, and what it hands on to others."""
+    """A task's final state, and its outputs for later tasks."""
 
     state: str
     artifacts: Artifacts = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Outcome:
 class Record:
     """A job's document. A task's part of it is called its detail.
 
-    Changes are written at once. Where the disk is full they are kept, and written with the next one or by `save`.
+    Changes are written at once. If the disk is full, a change stays in memory until the next change or `save`.
     """
 
     def __init__(self, document: Document, store: Store) -> None:
@@ -47,17 +47,17 @@ class Record:
         self.lock = threading.RLock()
 
     def change(self, **fields: Any) -> None:
-        """Changes what is told of the job."""
+        """Changes fields of the job's document."""
         with self.lock:
             self.document.update(fields)
             self._save()
 
     def find(self, unique: str) -> Document | None:
-        """The detail of a task, where it has begun."""
+        """The detail of a task, or None if the task has not begun."""
         return next((detail for detail in self.details if detail["taskUniqueName"] == unique), None)
 
     def begin(self, name: str, unique: str, kind: str, **parent: str) -> Document:
-        """The detail of a task, a new one where it has not begun."""
+        """The detail of a task. If the task has not begun, its detail is added."""
         with self.lock:
             if detail := self.find(unique):
                 return detail
@@ -70,21 +70,21 @@ class Record:
                 "createTime": now(),
                 "metadata": {},
             }
-            told = {"taskId": identity, "taskName": name, "taskUniqueName": unique, "createTime": now(), **parent}
-            detail = {**told, "state": "", "pipelineTaskStatus": [], "execution": execution}
+            names = {"taskId": identity, "taskName": name, "taskUniqueName": unique, "createTime": now(), **parent}
+            detail = {**names, "state": "", "pipelineTaskStatus": [], "execution": execution}
             self.details.append(detail)
             self.enter(detail, "PENDING")
             return detail
 
     def enter(self, detail: Document, state: str, error: Document | None = None) -> None:
-        """Puts a task into a state, with the reason for it."""
+        """Puts a task into a state, with the error that caused it."""
         with self.lock:
             if detail["state"] != state:
                 status = {"updateTime": now(), "state": state, **({"error": error} if error else {})}
                 detail["pipelineTaskStatus"].append(status)
                 detail["execution"]["state"] = _EXECUTION.get(state, state)
                 detail["state"] = state
-                if state != "PENDING":  # A task that only waits has left nothing that another emulator must know.
+                if state != "PENDING":  # A waiting task has no results that the next emulator would need.
                     detail.setdefault("startTime", now())
                     self._save()
 
@@ -111,15 +111,15 @@ class Record:
             key: [self.store.artifact(each["name"]) for each in several["artifacts"]]
             for key, several in detail.get("outputs", {}).items()
         }
-        told = detail["execution"]["metadata"].items()
-        parameters = {key[len("output:") :]: value for key, value in told if key.startswith("output:")}
+        metadata = detail["execution"]["metadata"].items()
+        parameters = {key[len("output:") :]: value for key, value in metadata if key.startswith("output:")}
         return Outcome(detail["state"], artifacts, parameters, detail.get("error"))
 
     def note_process(self, detail: Document, job: str, pid: int | None) -> None:
-        """Notes a task's process as the custom job that Vertex would run the container in."""
+        """Notes a task's process. The API shows it as the custom job in which Vertex would run the container."""
         with self.lock:
-            told = detail.setdefault("executorDetail", {}).setdefault("containerDetail", {})
-            told[job] = f"{self.parent}/customJobs/{pid}" if pid else ""
+            container = detail.setdefault("executorDetail", {}).setdefault("containerDetail", {})
+            container[job] = f"{self.parent}/customJobs/{pid}" if pid else ""
 
     @staticmethod
     def _note(detail: Document, direction: str, values: Document) -> None:
@@ -131,7 +131,7 @@ class Record:
             return json.dumps(self.document)
 
     def save(self) -> bool:
-        """Writes the document, and tells whether it could."""
+        """Writes the document. Returns False if the store cannot be written."""
         try:
             with self.lock:
                 self.store.update_job(self.document["name"], self.text())

@@ -1,4 +1,4 @@
-"""Refuses what Vertex AI would refuse, when a job is submitted and not an hour later."""
+"""Refuses at submission the jobs that Vertex AI refuses, so that they do not fail an hour later."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _NAMED = re.compile(r"\.?(inputs|outputs)\.(artifacts|parameters)\['([^']*)'\]")
 _SCHEMAS = ("2.0.0", "2.1.0")
 _KINDS = ("container", "resolver", "importer")
 MAX_TASKS, MAX_DEPTH = 1000, 20
-"""How many tasks a job may have, with those of graphs within graphs, and how deep these may be nested."""
+"""Most tasks of a job, including the tasks of nested graphs, and the deepest nesting of graphs."""
 _NAMES = {
     "task": (".dag.tasks",),
     "input": (".inputDefinitions.artifacts", ".inputDefinitions.parameters"),
     "output": (".outputDefinitions.artifacts", ".outputDefinitions.parameters"),
 }
-"""What has names that become names of files and folders, or parts of placeholders."""
-_TAKEN = ("executor_output.json", "output_parameters")
-"""What lies beside the outputs of a task."""
+"""Names that become names of files and folders, or parts of placeholders."""
+_RESERVED = ("executor_output.json", "output_parameters")
+"""Names of the emulator's own files beside the outputs of a task."""
 _WIRES = {"artifacts": "Artifact", "parameters": "Parameter"}
 _CHECKS: Document = {
     "STRING": lambda value: isinstance(value, str),
@@ -47,7 +47,7 @@ _CHECKS |= {"INT": _CHECKS["NUMBER_INTEGER"], "DOUBLE": _CHECKS["NUMBER_DOUBLE"]
 
 
 class ApiError(Exception):
-    """A google.rpc.Status that a call is answered with."""
+    """The google.rpc.Status of a refused call."""
 
     def __init__(self, code: int, status: str, message: str) -> None:
         super().__init__(message)
@@ -59,10 +59,10 @@ def invalid(message: str) -> ApiError:
 
 
 def check(parent: str, job_id: str, body: Document) -> Document:
-    """Checks a job that is to be created, and returns it in the form that the service reads.
+    """Checks a new job, and returns its document in the form that the service reads.
 
     Raises:
-      ApiError: it cannot be.
+      ApiError: the job is refused.
     """
     if not _PARENT.fullmatch(parent):
         raise invalid(f"Invalid parent {parent!r}: it must be projects/PROJECT/locations/LOCATION.")
@@ -81,18 +81,18 @@ def check(parent: str, job_id: str, body: Document) -> Document:
         raise invalid(f"There are {len(labels)} labels; at most 64 are allowed.")
     for key, value in labels.items():
         if not _LABEL.fullmatch(label := f"{key}:{value}") or label != label.lower():
-            told = "lowercase letters, digits, _ and -, at most 63 of them, and a letter begins the key"
-            raise invalid(f"Invalid label {key!r}: {value!r}: {told}.")
+            rule = "lowercase letters, digits, _ and -, at most 63 of them, and a letter begins the key"
+            raise invalid(f"Invalid label {key!r}: {value!r}: {rule}.")
     if spec.get("schemaVersion") not in _SCHEMAS:
-        told = f"pipeline_spec.schema_version {spec.get('schemaVersion')!r} is not supported"
-        raise invalid(f"{told}; supported are {' and '.join(_SCHEMAS)}.")
+        reason = f"pipeline_spec.schema_version {spec.get('schemaVersion')!r} is not supported"
+        raise invalid(f"{reason}; supported are {' and '.join(_SCHEMAS)}.")
     if not walk(spec, ".pipelineInfo.name"):
         raise invalid("pipeline_spec.pipeline_info.name is required.")
     config = job.get("runtimeConfig", {})
     root = config.get("gcsOutputDirectory", "")
     if not _ROOT.fullmatch(root):
-        told = "a path in a bucket, gs://BUCKET/…, or, here only, an absolute path of this machine"
-        raise invalid(f"runtime_config.gcs_output_directory {root!r} must be {told}.")
+        rule = "a path in a bucket, gs://BUCKET/…, or, here only, an absolute path of this machine"
+        raise invalid(f"runtime_config.gcs_output_directory {root!r} must be {rule}.")
     if isinstance(config.get("failurePolicy"), int):
         raise invalid(f"Invalid runtime_config.failure_policy {config['failurePolicy']}.")
     _check_parameters(spec, config)
@@ -106,16 +106,16 @@ def check(parent: str, job_id: str, body: Document) -> Document:
 
 @lru_cache
 def _message(name: str) -> Any:
-    """A published form, loaded when it is needed: that of a job takes a second.
+    """The published protobuf class of a message. It is loaded on first use, because PipelineJob takes a second.
 
-    The schema of pipelines is one file of the package kfp-pipeline-spec, which TFX's own executors read too. Imported
-    by its name it would bring the SDK of Kubeflow Pipelines along, where that is installed.
+    The schema of pipelines is one file of the package kfp-pipeline-spec, which TFX's own executors read too. The file
+    is run by its path: an import by name would also import the SDK of Kubeflow Pipelines, if that is installed.
     """
-    if name != "PipelineJob":  # That file has one too, of the time before Vertex AI.
+    if name != "PipelineJob":  # The schema file has an outdated PipelineJob too, from before Vertex AI.
         file = distribution("kfp-pipeline-spec").locate_file("kfp/pipeline_spec/pipeline_spec_pb2.py")
         return _schema(str(file))[name]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # About the version of Python.
+        warnings.simplefilter("ignore")  # The library warns about the version of Python.
         from google.cloud.aiplatform_v1.types import PipelineJob
 
     return type(PipelineJob.pb(PipelineJob()))
@@ -125,13 +125,13 @@ _schema = lru_cache(runpy.run_path)
 
 
 def read_message(document: Any, message: str, **options: bool) -> Document:
-    """A document in the one form of all that JSON allows for a message: camelCase, enums by name, no defaults.
+    """Converts the JSON document of a message to one form: names in camelCase, enums by name, no defaults.
 
     Args:
-      options: of `json_format.ParseDict`.
+      options: options of `json_format.ParseDict`.
 
     Raises:
-      ApiError: it has what the message does not have.
+      ApiError: the document does not fit the message.
     """
     try:
         return json_format.MessageToDict(json_format.ParseDict(document, _message(message)(), **options))
@@ -146,16 +146,16 @@ def _check_parameters(spec: Document, config: Document) -> None:
     mine, other = ("parameters", "parameterValues") if legacy else ("parameterValues", "parameters")
     if config.get(other):
         raise invalid(f"runtime_config.{other} does not go with schema_version {spec['schemaVersion']}: use {mine}.")
-    given, declared = config.get(mine, {}), walk(spec, ".root.inputDefinitions.parameters") or {}
-    for name, value in given.items():
+    parameters, declared = config.get(mine, {}), walk(spec, ".root.inputDefinitions.parameters") or {}
+    for name, value in parameters.items():
         if name not in declared:
-            told = ", ".join(sorted(declared)) or "none"
-            raise invalid(f"Unknown runtime parameter {name!r}: the pipeline's parameters are {told}.")
+            known = ", ".join(sorted(declared)) or "none"
+            raise invalid(f"Unknown runtime parameter {name!r}: the pipeline's parameters are {known}.")
         if not _fits(plain(value) if legacy else value, declared[name]):
-            told = f"it must be of type {_type(declared[name])}"
-            raise invalid(f"Invalid value {value!r} of the runtime parameter {name!r}: {told}.")
+            rule = f"it must be of type {_type(declared[name])}"
+            raise invalid(f"Invalid value {value!r} of the runtime parameter {name!r}: {rule}.")
     for name, each in declared.items():
-        if name not in given and "defaultValue" not in each and not each.get("isOptional"):
+        if name not in parameters and "defaultValue" not in each and not each.get("isOptional"):
             raise invalid(f"The runtime parameter {name!r} is required and has neither a value nor a default.")
 
 
@@ -171,11 +171,11 @@ def _check_names(spec: Document) -> None:
     for where, component in {"root": spec.get("root", {}), **spec.get("components", {})}.items():
         for kind, paths in _NAMES.items():
             for name in [name for path in paths for name in walk(component, path) or {}]:
-                taken = kind == "output" and name in _TAKEN
-                if taken or not _is_name(name):
-                    told = "a name has 1 to 200 bytes, no slash and no control character, and is not . or .."
-                    told = "a file beside the outputs of a task has this name" if taken else told
-                    raise invalid(f"Invalid name {name[:200]!r} ({kind} of {where[:200]!r}): {told}.")
+                reserved = kind == "output" and name in _RESERVED
+                if reserved or not _is_name(name):
+                    reason = "a name has 1 to 200 bytes, no slash and no control character, and is not . or .."
+                    reason = "a file beside the outputs of a task has this name" if reserved else reason
+                    raise invalid(f"Invalid name {name[:200]!r} ({kind} of {where[:200]!r}): {reason}.")
 
 
 def _is_name(name: str) -> bool:
@@ -211,14 +211,14 @@ def _check_component(name: str, component: Document, spec: Document) -> None:
     if label not in executor:
         raise invalid(f"Component {name!r} names the executor {label!r}, which deployment_spec does not have.")
     if not set(executor[label]) & set(_KINDS):
-        told = f"executors of kind {', '.join(executor[label])} ({label!r})"
-        raise ApiError(501, "UNIMPLEMENTED", f"This emulator does not run {told}; it runs {', '.join(_KINDS)}.")
+        kind = f"executors of kind {', '.join(executor[label])} ({label!r})"
+        raise ApiError(501, "UNIMPLEMENTED", f"This emulator does not run {kind}; it runs {', '.join(_KINDS)}.")
     if container := executor[label].get("container"):
         if not container.get("image"):
             raise invalid(f"The container {label!r} names no image.")
         for word in [*container.get("command", []), *container.get("args", [])]:
             for path in placeholders(word):
-                # What a hook adds is declared nowhere.
+                # The component need not declare the parameters that a hook adds.
                 _check_named(path, component, f"A placeholder of component {name!r}", "lifecycle" in container)
 
 
@@ -263,7 +263,7 @@ def _check_graph(where: str, component: Document, spec: Document) -> None:
                 if output := source.get(f"taskOutput{key}"):
                     _check_output(where_from, output["producerTask"], output[f"output{key}Key"], kind, referenced)
                 above = source.get(f"componentInput{key}") or walk(source, ".runtimeValue.runtimeParameter")
-                # Graphs within the pipeline's, such as that of TFX's exit handlers, see its parameters too.
+                # A nested graph, such as the graph of TFX's exit handlers, sees the pipeline's parameters too.
                 known = [walk(each, f".inputDefinitions.{kind}") or {} for each in (component, spec["root"])]
                 if above and not any(above in each for each in known):
                     raise invalid(f"{where_from} {above!r}, which is no input of the {where} ({kind}).")
@@ -275,18 +275,18 @@ def _check_graph(where: str, component: Document, spec: Document) -> None:
             if "valueFromOneof" in output:
                 raise ApiError(501, "UNIMPLEMENTED", f"The {where} selects its output {name!r}: not run here.")
             for each in output["artifactSelectors"] if kind == "artifacts" else [output["valueFromParameter"]]:
-                told = f"The {where} takes its output {name!r} from"
-                _check_output(told, each["producerSubtask"], each[f"output{key}Key"], kind, referenced)
+                where_from = f"The {where} takes its output {name!r} from"
+                _check_output(where_from, each["producerSubtask"], each[f"output{key}Key"], kind, referenced)
     try:
         TopologicalSorter({name: dependencies(task, tasks) for name, task in tasks.items()}).prepare()
     except CycleError as error:
         raise invalid(f"The tasks of the {where} depend on each other: {' → '.join(error.args[1])}.") from None
 
 
-def _check_output(told: str, task: str, output: str, kind: str, components: Document) -> None:
+def _check_output(where_from: str, task: str, output: str, kind: str, components: Document) -> None:
     maker = producer(task, components)
     if output not in (walk(components.get(maker), f".outputDefinitions.{kind}") or {}):
-        raise invalid(f"{told} {output!r} of {maker!r}, which has no such output ({kind}).")
+        raise invalid(f"{where_from} {output!r} of {maker!r}, which has no such output ({kind}).")
 
 
 def _check_condition(task: str, condition: str, component: Document) -> None:

@@ -1,4 +1,4 @@
-"""The emulator's REST transport and its page, on this machine's own address: who may ask, and in which form."""
+"""The emulator's REST transport and its page. It serves only clients on this machine, and checks every request."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from kubeflow.emulator.values import read_json
 
 HOST = "127.0.0.1"
 MAX_BYTES = 16 * 2**20
-"""The largest request's body."""
+"""The largest body of a request."""
 PATIENCE = 60.0
-"""Seconds that a client has for its first request's head, and for a body."""
+"""Seconds for a client to send the head of its first request, and to send a body."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -53,7 +53,7 @@ _FILES = {
 
 
 class _Protocol(H11Protocol):
-    """HTTP that also gives up a connection without a request; uvicorn knows only when the next one is late."""
+    """HTTP that also closes a connection without a first request. uvicorn has a limit only for later requests."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -65,7 +65,7 @@ class _Protocol(H11Protocol):
 
 
 def listen(port: int) -> socket.socket:
-    """Takes a port, so that clients can connect from now on; 0 is any free one."""
+    """Listens on a port, so that clients can connect from now on; port 0 takes any free port."""
     try:
         return socket.create_server((HOST, port), backlog=1024)
     except (OSError, OverflowError) as error:
@@ -74,7 +74,7 @@ def listen(port: int) -> socket.socket:
 
 def server(emulator: Emulator) -> uvicorn.Server:
     """The server of an emulator: `run` serves until `should_exit` is set."""
-    # What goes wrong with a connection is its client's business.
+    # The client sees the errors of its connection; the emulator does not log them.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         app(emulator),
@@ -123,19 +123,19 @@ async def _answer(emulator: Emulator, request: Request) -> Response:
         if method == request.method and (match := re.fullmatch(pattern, path)):
             query = dict(request.query_params)
             ask = partial(call, emulator, **match.groupdict(), query=query, body=await _body(request))
-            told = await asyncio.to_thread(ask)
-            if isinstance(told, bytes):
-                return _response(200, told, "text/plain")
-            return _response(200, json.dumps(told).encode(), "application/json")
+            result = await asyncio.to_thread(ask)
+            if isinstance(result, bytes):
+                return _response(200, result, "text/plain")
+            return _response(200, json.dumps(result).encode(), "application/json")
     raise ApiError(404, "NOT_FOUND", f"This emulator has no method {request.method} {path}.")
 
 
 def _refuse_strangers(request: Request) -> None:
-    """Refuses web pages that a browser here has open: a job is a command."""
+    """Refuses requests of other sites' pages in a browser of this machine, because a job runs commands."""
     host, origin = request.headers.get("host", ""), request.headers.get("origin")
     if not _OWN.fullmatch(host) or (origin and origin.partition("://")[2] != host):
         raise ApiError(403, "PERMISSION_DENIED", f"Only {HOST} and localhost are served here.")
-    # A picture's address has no origin, but a browser tells whose page asks for it.
+    # A request for an image has no origin, but this header shows which site's page sent it.
     if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         raise ApiError(403, "PERMISSION_DENIED", "Pages of other sites are not served here.")
 
@@ -158,20 +158,20 @@ async def _body(request: Request) -> Document:
         raise ValueError(f"{text} is not a finite number")
 
     try:
-        told = read_json(await asyncio.wait_for(read(), PATIENCE) or b"{}", refuse)
+        document = read_json(await asyncio.wait_for(read(), PATIENCE) or b"{}", refuse)
     except asyncio.TimeoutError:
         raise ApiError(408, "DEADLINE_EXCEEDED", f"The request did not arrive within {PATIENCE:.0f} s.") from None
     except ValueError as error:
         raise invalid(f"Invalid JSON payload: {error}.") from None
-    if not isinstance(told, dict):
+    if not isinstance(document, dict):
         raise invalid("Invalid JSON payload: an object was expected.")
-    return told
+    return document
 
 
 def _failure(error: ApiError) -> Response:
     status = {"code": error.code, "message": str(error), "status": error.status}
     response = _response(error.code, json.dumps({"error": status}).encode(), "application/json")
-    if error.code == 408:  # What comes later belongs to no request.
+    if error.code == 408:  # The rest of the body must not be read as a new request.
         response.headers["Connection"] = "close"
     return response
 

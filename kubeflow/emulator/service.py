@@ -23,19 +23,19 @@ _OUTPUT_ONLY = ("name", "createTime", "startTime", "endTime", "updateTime", "sta
 
 
 class InUse(Exception):
-    """Another emulator works in the root."""
+    """Another emulator uses the root."""
 
 
 class Emulator:
-    """The service: jobs that run in this process's threads, and a store that outlives it.
+    """The service. Jobs run in threads of this process; the store is a file.
 
     Args:
-      root: of its history and logs.
+      root: the folder of the history and the logs.
       parallel: how many tasks run at once.
       forks: whether a node server runs this project's tasks.
 
     Raises:
-      InUse: another emulator works in the root.
+      InUse: another emulator uses the root.
       OSError: the root cannot be written to.
       sqlite3.Error: the history cannot be read.
     """
@@ -44,7 +44,7 @@ class Emulator:
         self.logs = root / "logs"
         for folder in (root, self.logs):
             folder.mkdir(0o700, parents=True, exist_ok=True)
-        # Logs and parameters are nobody else's to read; SQLite gives the files beside its own the same mode.
+        # Only this user may read logs and parameters. SQLite gives the files beside its own the same mode.
         self.logs.chmod(0o700)
         for name in ("lock", "emulator.sqlite"):
             (root / name).touch(0o600)
@@ -61,7 +61,7 @@ class Emulator:
         self._nodes = NodeServer(of_task(self.logs), self.logs / "node-server.log") if forks else None
 
     def go_on(self) -> int:
-        """Takes up the jobs that an earlier emulator left, and returns how many."""
+        """Resumes the unfinished jobs of an earlier emulator, and returns their number."""
         left = self._store.unfinished_jobs()
         if left:
             end_leftovers(self.logs)
@@ -70,7 +70,7 @@ class Emulator:
         return len(left)
 
     def leave(self) -> None:
-        """Ends all processes; their jobs are taken up again by the next emulator of this root."""
+        """Ends all processes. The next emulator of this root resumes their jobs."""
         for job in list(self._running.values()):
             job.leave()
         if self._nodes:
@@ -87,18 +87,18 @@ class Emulator:
         threading.Thread(target=run, name=document["name"]).start()
 
     def _forget(self, name: str, job: jobs.Job) -> bool:
-        """Drops a job that has ended, when all that is told of it is written; tells whether it is."""
+        """Drops an ended job once its document is written. Returns False if the document cannot be written yet."""
         with self._lock:
-            if self._running.get(name) is job:  # And not another one of that name.
+            if self._running.get(name) is job:  # The name may belong to a newer job.
                 if not job.save():
                     return False
                 del self._running[name]
         return True
 
-    def _told(self, document: Document) -> Document:
-        """What is told of a job now, which a full disk may not have."""
+    def _latest(self, document: Document) -> Document:
+        """The latest document of a job. On a full disk, the stored document is older than a running job's."""
         job = self._running.get(document["name"])
-        return job.told() if job else document
+        return job.document() if job else document
 
     def create(self, parent: str, query: dict[str, str], body: Document) -> Document:
         pipeline = re.sub("[^a-z0-9]+", "-", str(walk(body, ".pipeline_spec.pipeline_info.name")).lower()).strip("-")
@@ -123,21 +123,21 @@ class Emulator:
         with self._lock:
             if not self._store.add_job(document):
                 raise ApiError(409, "ALREADY_EXISTS", f"The PipelineJob {document['name']} already exists.")
-            told: Document = json.loads(json.dumps(document))
+            response: Document = json.loads(json.dumps(document))
             try:
                 self._start(document)
             except RuntimeError as error:  # The system gives no more threads.
                 del self._running[document["name"]]
                 self._store.delete_job(document["name"])
                 raise ApiError(429, "RESOURCE_EXHAUSTED", f"Too many jobs are running: {error}.") from None
-        return told
+        return response
 
     def get(self, parent: str, job_id: str, **_ignored: Any) -> Document:
         name = f"{parent}/pipelineJobs/{job_id}"
         document = self._store.job(name)
         if document is None:
             raise ApiError(404, "NOT_FOUND", f"The PipelineJob {name} is not found.")
-        return self._told(document)
+        return self._latest(document)
 
     def list(self, parent: str, query: dict[str, str], **_ignored: Any) -> Document:
         """Lists jobs; `-` stands for every project and every location."""
@@ -145,8 +145,8 @@ class Emulator:
         try:
             wanted = listing.wanted(query.get("filter", ""))
             part = listing.page(query.get("pageSize", ""), query.get("pageToken", ""))
-            told = (_without_tasks(self._told(each)) for each in self._store.jobs() if pattern.match(each["name"]))
-            found = listing.in_order(filter(wanted, told), query.get("orderBy", ""))
+            known = (_without_tasks(self._latest(job)) for job in self._store.jobs() if pattern.match(job["name"]))
+            found = listing.in_order(filter(wanted, known), query.get("orderBy", ""))
             page = [*islice(found, part.start, part.stop + 1)]
             more = {"nextPageToken": str(part.stop)} if len(page) > part.stop - part.start else {}
             page = page[: part.stop - part.start]
@@ -162,16 +162,16 @@ class Emulator:
             job = self._running.get(document["name"])
             if document["state"] in ENDED or not job or not job.cancel():
                 document = self.get(parent, job_id)
-                told = f"The PipelineJob {document['name']} is in state {document['state']} and cannot be cancelled."
-                raise ApiError(400, "FAILED_PRECONDITION", told)
+                message = f"The PipelineJob {document['name']} is in state {document['state']} and cannot be cancelled."
+                raise ApiError(400, "FAILED_PRECONDITION", message)
         return {}
 
     def delete(self, parent: str, job_id: str, **_ignored: Any) -> Document:
         with self._lock:
             document = self.get(parent, job_id)
             if document["state"] not in ENDED:
-                told = f"The PipelineJob {document['name']} is in state {document['state']}: cancel it first."
-                raise ApiError(400, "FAILED_PRECONDITION", told)
+                message = f"The PipelineJob {document['name']} is in state {document['state']}: cancel it first."
+                raise ApiError(400, "FAILED_PRECONDITION", message)
             self._store.delete_job(document["name"])
             self._running.pop(document["name"], None)
         for detail in document["jobDetail"]["taskDetails"]:
@@ -184,20 +184,20 @@ class Emulator:
 
 
 def _without_tasks(document: Document) -> Document:
-    """A job as it is listed: what is told of its tasks is not part of that."""
+    """A job's document without the details of its tasks, as a list shows it."""
     detail = {key: value for key, value in document["jobDetail"].items() if key != "taskDetails"}
     return {**document, "jobDetail": detail}
 
 
 def _masked(document: Document, paths: list[str]) -> Document:
-    told: Document = {}
+    masked: Document = {}
     for path in paths:
         value = walk(document, path)
         if value is None:
             continue
         *above, last = [re.sub("_(.)", lambda match: match[1].upper(), name) for name in path.split(".")]
-        at = told
+        at = masked
         for name in above:
             at = at.setdefault(name, {})
         at[last] = value
-    return told
+    return masked

@@ -1,4 +1,4 @@
-"""What outlives the emulator: jobs, artifacts and the cache, in one SQLite file."""
+"""Stores jobs, artifacts and the cache in one SQLite file, which outlives the emulator."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def now() -> str:
 
 @lru_cache(256)
 def _parsed(text: str) -> Document:
-    """A document of a list. A page asks for the same list each second, and most of its jobs have ended."""
+    """Parses a job for a list. A page requests the same list every second, and most of its jobs have ended."""
     return json.loads(text)
 
 
 class Store:
-    """Documents as the API shows them. Every change outlives this process when the call returns.
+    """Documents as the API shows them. A change is in the file when the method returns.
 
     Raises:
-      sqlite3.Error: the file cannot be read, or, from every method that changes something, cannot be written.
+      sqlite3.Error: the file cannot be read. Methods that change a document raise it if the file cannot be written.
     """
 
     def __init__(self, file: Path) -> None:
@@ -49,16 +49,16 @@ class Store:
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
         self._database.executescript(_TABLES)
-        [(told,)] = self._execute("PRAGMA quick_check(1)")
-        if told != "ok":
-            raise sqlite3.DatabaseError(told)
+        [(defect,)] = self._execute("PRAGMA quick_check(1)")
+        if defect != "ok":
+            raise sqlite3.DatabaseError(defect)
 
     def _execute(self, statement: str, *values: Any) -> list[Any]:
         with self._lock:
             return self._database.execute(statement, values).fetchall()
 
     def add_job(self, document: Document) -> bool:
-        """Adds a job; tells whether there was none of that name."""
+        """Adds a job. Returns False if a job of that name exists."""
         try:
             self._execute("INSERT INTO jobs VALUES (?, ?)", document["name"], json.dumps(document))
         except sqlite3.IntegrityError:
@@ -77,7 +77,7 @@ class Store:
         return json.loads(found[0][0]) if found else None
 
     def jobs(self) -> Iterator[Document]:
-        """All jobs, the latest first, each read when it is asked for. They are not to be changed."""
+        """Yields all jobs, the latest first, and reads them as needed. Callers must not change the documents."""
         below = 2**63 - 1
         some = "SELECT rowid, document FROM jobs WHERE rowid < ? ORDER BY rowid DESC LIMIT 50"
         while rows := self._execute(some, below):
@@ -95,8 +95,8 @@ class Store:
 
         Args:
           parent: project and location.
-          context: the pipeline that it belongs to.
-          artifact: its `type`, `uri`, `metadata` and `state`.
+          context: the name of the pipeline.
+          artifact: the `type`, `uri`, `metadata` and `state` of the artifact.
         """
         with self._lock:
             identity = self._database.execute("INSERT INTO artifacts (context) VALUES (?)", (context,)).lastrowid
@@ -117,7 +117,7 @@ class Store:
         return json.loads(self._execute("SELECT document FROM artifacts WHERE name = ?", name)[0][0])
 
     def artifacts(self, context: str, filter_: str, limit: int | None = None) -> list[Document]:
-        """Artifacts of a pipeline that a filter holds for, the latest first."""
+        """The artifacts of a pipeline that match a filter, the latest first."""
         rows = self._execute("SELECT document FROM artifacts WHERE context = ? ORDER BY id DESC", context)
         wanted = parse(filter_)
         found = (json.loads(row[0]) for row in rows if row[0])

@@ -1,7 +1,7 @@
-"""Runs a task's command, and ends with it all that it has started, in whatever session; a container would.
+"""Runs a task's command. When it ends, its processes in all sessions are killed, as a container would do.
 
-`python supervisor.py EMULATOR_PID PROGRAM ARGUMENT…` exits as the program does. SIGTERM asks the program to end.
-SIGUSR1 and the end of the emulator kill it. Only the parent of an orphan can find it, so each task has a supervisor.
+`python supervisor.py EMULATOR_PID PROGRAM ARGUMENT…` exits with the program's status. SIGTERM asks the program to end.
+SIGUSR1 and the end of the emulator kill it. Only a parent can find orphaned processes, so each task has a supervisor.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _ORDERS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 def main(emulator: int, command: list[str]) -> int:
-    """Returns the exit code of a command; below zero is the signal that ended it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)  # An order waits until there is a process to end.
+    """Returns the exit code of a command. A code below zero is minus the signal that ended it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)  # The signals wait until the program has started.
     if sys.platform == "linux":
         prctl = ctypes.CDLL(None).prctl
         prctl(_SET_CHILD_SUBREAPER, 1)  # Orphans become children of this process.
@@ -40,13 +40,13 @@ def main(emulator: int, command: list[str]) -> int:
     for number in _ORDERS:
         signal.signal(number, obey)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
-    # A process that is not reaped keeps its id, so no signal reaches another process of that id.
+    # The program is not reaped yet and keeps its id, so no signal can reach another process of that id.
     while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)) and ended.si_pid != task:
         os.waitpid(ended.si_pid, 0)
     signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
     _kill_group(task, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(task, 0)[1])
-    while killed := [pid for pid in _children() if _kill(pid)]:  # Their children are the next ones.
+    while killed := [pid for pid in _children() if _kill(pid)]:  # Their orphans become the children of the next round.
         for _ in killed:
             os.waitpid(-1, 0)
     return code
@@ -58,14 +58,14 @@ def _kill_group(group: int, number: int) -> None:
 
 
 def _kill(pid: int) -> bool:
-    with suppress(PermissionError):  # A program of another user, such as sudo, is not ours to end.
+    with suppress(PermissionError):  # The supervisor may not kill a program of another user, such as sudo.
         os.kill(pid, signal.SIGKILL)
         return True
     return False
 
 
 def _children() -> list[int]:
-    """This process's children; none where the system has no /proc."""
+    """This process's children; empty on a system without /proc."""
     found = []
     for name in os.listdir("/proc") if sys.platform == "linux" else []:  # noqa: PTH208
         with suppress(OSError, ValueError), open(f"/proc/{int(name)}/stat", "rb") as stat:  # noqa: PTH123
@@ -76,7 +76,7 @@ def _children() -> list[int]:
 
 if __name__ == "__main__":
     code = main(int(sys.argv[1]), sys.argv[2:])
-    if code < 0:  # Ends by the same signal, without a core file of its own.
+    if code < 0:  # The supervisor ends by the same signal, without a second core file.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with suppress(OSError):
             signal.signal(-code, signal.SIG_DFL)

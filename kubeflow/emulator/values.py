@@ -1,4 +1,4 @@
-"""Parameters and artifacts in the forms that a job, its tasks and the API have for them."""
+"""Parameters and artifacts in the forms of jobs, tasks and the API."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ Artifacts = dict[str, list[Document]]
 
 
 DEPTH = 100
-"""How deep a JSON document may be nested. Whatever reads it recursively needs a bound."""
+"""The deepest nesting of a JSON document. Recursive readers of the document need a bound."""
 
 
 def read_json(text: str | bytes, constant: Callable[[str], Any]) -> Any:
     """Reads a JSON document.
 
     Args:
-      constant: is given what is not a finite number, such as NaN, and returns what stands for it, or raises.
+      constant: replaces a number that is not finite, such as NaN: it gets the number's text and returns a value, or
+        raises.
 
     Raises:
-      ValueError: it is not one, or is nested too deep.
+      ValueError: the text is not JSON, or is nested too deep.
     """
 
     def number(text: str) -> Any:
@@ -49,7 +50,7 @@ def _children(value: Any) -> Iterable[Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value of schema 2.0.0, such as {"intValue": "3"}, as what it is."""
+    """Converts a value of schema 2.0.0, such as {"intValue": "3"}, to a plain value."""
     if "intValue" in value:
         return int(value["intValue"])
     if "doubleValue" in value:
@@ -58,7 +59,7 @@ def plain(value: Any) -> Any:
 
 
 def legacy(value: Any) -> Document:
-    """The other way round."""
+    """Converts a plain value to a value of schema 2.0.0."""
     if isinstance(value, (bool, list, dict)):
         return {"stringValue": json.dumps(value)}
     if isinstance(value, int):
@@ -67,20 +68,20 @@ def legacy(value: Any) -> Document:
 
 
 def constant(source: Document, parameters: Document) -> Any:
-    """A ValueOrRuntimeParameter of either schema."""
+    """The value of a ValueOrRuntimeParameter of either schema."""
     if "runtimeParameter" in source:
         return parameters.get(source["runtimeParameter"])
     return plain(source["constantValue"]) if "constantValue" in source else source.get("constant")
 
 
 def typed(value: Any, declared: Document) -> Any:
-    """A whole number as one: JSON knows no other numbers than floats."""
+    """Converts a parameter that is declared as an integer to an int: protobuf's JSON has only floats."""
     whole = {declared.get("parameterType"), declared.get("type")} & {"NUMBER_INTEGER", "INT"}
     return int(value) if whole and isinstance(value, float) and value.is_integer() else value
 
 
 def parsed(text: str, declared: Document) -> Any:
-    """What a task has written to a parameter's file."""
+    """The value in a parameter's output file."""
     return text if "STRING" in (declared.get("parameterType"), declared.get("type")) else read_json(text, str)
 
 
@@ -91,14 +92,14 @@ def parameters_of(output: Document) -> Document:
 
 
 def with_defaults(given: Document, declared: Document) -> Document:
-    """Parameters as declared: those that are not given have their default, or are left out."""
+    """Parameters with their declared types. A parameter without a value has its default, or is left out."""
     defaults = {key: each["defaultValue"] for key, each in declared.items() if "defaultValue" in each}
     present = {key: value for key, value in {**defaults, **given}.items() if value is not None}
     return {key: typed(value, declared.get(key, {})) for key, value in present.items()}
 
 
 def artifact(type_: Document, uri: str, metadata: Document, state: str) -> Document:
-    """A new artifact, as it is stored: what the API shows of it, and its `type` as tasks want it."""
+    """A new artifact in the form of the store: the fields that the API shows, and the `type` that tasks need."""
     schema = yaml.safe_load(type_.get("instanceSchema") or "{}")
     return {
         "type": type_,
@@ -112,17 +113,17 @@ def artifact(type_: Document, uri: str, metadata: Document, state: str) -> Docum
 
 
 def for_tasks(artifacts: Artifacts) -> Document:
-    """Artifacts as a task is told of them."""
+    """Artifacts with the fields that a task reads."""
     return _lists(artifacts, lambda key: key in ("name", "type", "uri", "metadata"))
 
 
 def for_api(artifacts: Artifacts) -> Document:
-    """Artifacts as the API shows them."""
+    """Artifacts with the fields that the API shows."""
     return _lists(artifacts, lambda key: key != "type")
 
 
-def _lists(artifacts: Artifacts, told: Any) -> Document:
+def _lists(artifacts: Artifacts, has: Callable[[str], bool]) -> Document:
     return {
-        name: {"artifacts": [{key: value for key, value in each.items() if told(key)} for each in several]}
+        name: {"artifacts": [{key: value for key, value in each.items() if has(key)} for each in several]}
         for name, several in artifacts.items()
     }

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 Name = Literal["EfficientNetB0", "EfficientNetV2B0", "MobileNetV2", "ResNet50", "LeNet5"]
 
 Pixels = Literal["0 to 255", "-1 to 1", "0 to 1", "less ImageNet's means"]
-"""What a network takes pixels as. The last one is BGR, less the mean of each channel."""
+"""The forms of a network's input pixels. The last one is BGR, less the mean of each channel."""
 
 
 class Variant(NamedTuple):
@@ -27,14 +27,14 @@ class Variant(NamedTuple):
 
 
 class Backbone(NamedTuple):
-    """What is known of a network.
+    """The properties of a network.
 
     Fields:
-      pixels: what it takes pixels as.
-      variants: what a file of its weights can hold; none where it trains from scratch.
+      pixels: the form of its input pixels.
+      variants: the possible contents of a file of its weights; empty if it trains from scratch.
       downloaded: pattern of the file that keras.applications downloads ImageNet's weights to.
-      image_sizes: sides in pixels for which keras.applications has weights of their own; it takes those of 224 for all
-        others.
+      image_sizes: sides in pixels for which keras.applications has separate weights; it uses the weights of 224 for
+        all other sizes.
     """
 
     pixels: Pixels

@@ -122,7 +122,7 @@ def _lacking(point: EntryPoint) -> str | None:
 
 
 def _about(point: EntryPoint) -> str | None:
-    """What a command says of itself, without importing its module; None where the module is not installed."""
+    """A command's help text, read without importing its module; None if the module is not installed."""
     try:
         spec = find_spec(point.module)
     except ModuleNotFoundError:
@@ -195,7 +195,7 @@ def _pairs(texts: list[str], option: str, form: str) -> dict[str, str]:
 
 
 def command() -> None:
-    """What the installed script calls."""
+    """The entry point of the installed script."""
     run_command(main)
 
 

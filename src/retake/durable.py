@@ -22,7 +22,8 @@ _MARKERS = ("BLESSED", "NOT_BLESSED")
 """TFX's marker files: empty, only their names mean something."""
 
 _NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
-"""What file systems without such a call answer to the fsync of a folder. One that may not be read is not ours."""
+"""Error numbers of an fsync of a folder that are ignored: the file system has no such call, or the folder is another
+user's and cannot be read."""
 
 
 def write(file: Path, content: bytes) -> None:
@@ -120,7 +121,7 @@ def contents(folder: Path) -> dict[str, int]:
 
 
 def damage(folder: Path, written: dict[str, int] | None) -> str | None:
-    """What is wrong with a folder, in words.
+    """Describes the damage of a folder, or returns None.
 
     Args:
       folder: that was written by somebody.
@@ -160,7 +161,7 @@ def _sync_below(place: Path) -> None:
 
 
 def _sync_parents(place: Path) -> None:
-    """Up to the mount: any of them may have been made just now."""
+    """Syncs all parent folders up to the mount, as any of them may be new."""
     for parent in place.absolute().parents:
         _sync_folder(parent)
         if parent.is_mount():

@@ -29,7 +29,7 @@ PRIVATE = "private address"
 
 
 class RefusedError(Exception):
-    """A download that is not taken; the message is one of a few reasons."""
+    """A download failed or was refused; the message is one of a few reasons."""
 
 
 class _PrivateError(OSError):
@@ -70,7 +70,7 @@ async def content(client: aiohttp.ClientSession, address: str, most: int) -> byt
       most: bytes; a longer answer is refused before it is read whole.
 
     Raises:
-      RefusedError: it cannot be had; the message is one of a few reasons.
+      RefusedError: the download failed or was refused; the message is one of a few reasons.
     """
     for attempt in range(2):
         try:
@@ -102,7 +102,7 @@ async def content(client: aiohttp.ClientSession, address: str, most: int) -> byt
 async def answer(
     client: aiohttp.ClientSession, name: str, address: str, params: dict[str, str], headers: dict[str, str]
 ) -> dict[str, Any]:
-    """The JSON object that a service answers; busy services are asked again, later each time.
+    """Requests a JSON object from a service. If the service is busy, repeats the request with growing delays.
 
     Args:
       client: of `session`.
@@ -154,9 +154,9 @@ def _json(body: bytes) -> dict[str, Any] | None:
 
 
 def _wait(response: aiohttp.ClientResponse, attempt: int) -> float:
-    """Seconds that the service asks to wait for, else longer with each attempt."""
-    asked = response.headers.get("Retry-After", "")
-    return float(asked) if asked.isdecimal() else _backoff(attempt)
+    """The seconds of the service's Retry-After header; without it, a delay that grows with each attempt."""
+    header = response.headers.get("Retry-After", "")
+    return float(header) if header.isdecimal() else _backoff(attempt)
 
 
 def _backoff(attempt: int) -> float:

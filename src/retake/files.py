@@ -33,6 +33,6 @@ def visible(folder: Path) -> list[Path]:
     Raises:
       OSError: the folder cannot be read.
     """
-    next(folder.iterdir(), None)  # rglob says nothing of a folder that it may not read.
+    next(folder.iterdir(), None)  # rglob skips an unreadable folder without an error.
     paths = (path for path in folder.rglob("*") if "/." not in f"/{path.relative_to(folder).as_posix()}")
     return sorted(path for path in paths if path.is_file())

@@ -92,14 +92,14 @@ def compare(gained: int, lost: int, both: int, pictures: int, confidence: float,
 
 
 def in_words(comparisons: Mapping[str, Comparison]) -> str:
-    """The comparisons of `OLD` and `NEW` or of `TOGETHER`, and what they mean together."""
-    told = [f"{name} pictures: {each.in_words()}" for name, each in comparisons.items()]
+    """Describes the comparisons of `OLD` and `NEW`, or of `TOGETHER`, for people."""
+    sentences = [f"{name} pictures: {each.in_words()}" for name, each in comparisons.items()]
     if list(comparisons) in ([TOGETHER], [OLD]):
-        told = [each.in_words() for each in comparisons.values()]
+        sentences = [each.in_words() for each in comparisons.values()]
     old, new = (comparisons.get(name) for name in (OLD, NEW))
     if old and new and old.worse and new.interval[0] > 0:
-        told.append("it learns the new pictures and loses the old ones")
-    return "; ".join(told)
+        sentences.append("it learns the new pictures and loses the old ones")
+    return "; ".join(sentences)
 
 
 def doubt(old: float, new: Mapping[str, tuple[int, int]], confidence: float, min_new_ratio: float) -> str | None:

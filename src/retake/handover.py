@@ -54,25 +54,27 @@ _SET_PDEATHSIG = 1
 
 
 def hand_over() -> None:
-    """Ends this process as its command ended in a server's child; returns when there is no server for it."""
+    """Runs this process's command in a server's child, and exits as the child did. Returns if no server can run it."""
     place = os.environ.get(VARIABLE)
     if not place:
         return
-    asked = _request()
+    request = _request()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.settimeout(_PATIENCE)
             if os.stat(place).st_uid != os.geteuid():  # noqa: PTH116
-                return  # It would get all that this process knows.
+                return  # Another user's server must not get this process's environment.
             connection.connect(place)
             if connection.recv(1) != b"?":
                 return
             connection.settimeout(None)
-            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # Until they can be passed on.
+            signal.pthread_sigmask(
+                signal.SIG_BLOCK, signal.valid_signals()
+            )  # Signals wait until they can be passed on.
             folder = os.open(".", os.O_RDONLY)
-            socket.send_fds(connection, [len(asked).to_bytes(8, "big")], [0, 1, 2, folder])
-            connection.sendall(asked)
+            socket.send_fds(connection, [len(request).to_bytes(8, "big")], [0, 1, 2, folder])
+            connection.sendall(request)
             if connection.recv(1) != b"!":
                 return
             for number in _RELAYED:  # An ignored one, too: the command may heed it.
@@ -81,17 +83,17 @@ def hand_over() -> None:
             return
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        told = b""
+        code = b""
         with suppress(OSError):
             while part := connection.recv(16):
-                told += part
-    _end(int(told or -signal.SIGKILL))  # A keeper that says nothing was killed, and the child with it.
+                code += part
+    _end(int(code or -signal.SIGKILL))  # A keeper that sends no exit code was killed, and its child too.
 
 
 def _request() -> bytes:
     main: Any = sys.modules["__main__"].__spec__
     files = {name: sys.modules[name].__file__ for name in ("retake", main.parent)}
-    told = {
+    request = {
         "kind": _kind(),
         "files": files,
         "module": main.name,
@@ -104,7 +106,7 @@ def _request() -> bytes:
         "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
         "umask": _umask(),
     }
-    return json.dumps(told).encode()
+    return json.dumps(request).encode()
 
 
 def _umask() -> int:
@@ -114,7 +116,7 @@ def _umask() -> int:
 
 
 def _kind() -> Any:
-    """What a fork has of its server and cannot take from its caller."""
+    """Properties that a fork inherits from its server and cannot take over from its caller."""
     groups = Path("/proc/self/cgroup")
     kind = [
         [sys.executable, sys.prefix, sys.version, sys.path[1:], sys.warnoptions, sys._xoptions],
@@ -156,19 +158,19 @@ def listen(place: Path) -> socket.socket:
 
 
 def serve(listener: socket.socket, names: Iterable[str], idle: float | None) -> int | None:
-    """Imports, and forks for each process that asks.
+    """Imports modules, and forks for every process that connects.
 
-    The server ends when its standard input does, when nobody has asked for a while, and when code that it has imported
-    has changed. Its socket's file is removed then.
+    The server ends when its standard input ends, after `idle` seconds without a connection, or when code that it has
+    imported has changed. It then removes the file of its socket.
 
     Args:
-      listener: of `listen`.
-      names: of modules.
-      idle: seconds; None for ever.
+      listener: the socket from `listen`.
+      names: names of the modules to import.
+      idle: seconds; None for no limit.
 
     Returns:
-      In the server 0, or 1 if code has changed while it imported, so that none is started again and again in vain.
-      In a child None, when its command has come to its end.
+      In the server: 0, or 1 if code changed during the imports, so that callers do not start the server again.
+      In a child: None, after its command has ended.
     """
     place = Path(listener.getsockname())
     since, kind, before = time.time_ns(), _kind(), {*os.environ}
@@ -176,7 +178,7 @@ def serve(listener: socket.socket, names: Iterable[str], idle: float | None) -> 
         warnings.simplefilter("ignore")
         for name in names:
             importlib.import_module(name)
-    made = {name: value for name, value in os.environ.items() if name not in before}
+    additions = {name: value for name, value in os.environ.items() if name not in before}
     imported = _imported()
     if changed := [file for file, (when, _) in imported.items() if when >= since]:
         print(f"no node is forked: {changed[0]} has changed while it was imported", file=sys.stderr)
@@ -184,7 +186,7 @@ def serve(listener: socket.socket, names: Iterable[str], idle: float | None) -> 
         return 1
     signal.signal(signal.SIGCHLD, _reap)
     gc.collect()
-    gc.freeze()  # Else a child's first collection copies all that was imported.
+    gc.freeze()  # Otherwise, a child's first collection copies the memory of all imports.
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [], idle)
         if listener not in ready or sys.stdin in ready:
@@ -194,7 +196,7 @@ def serve(listener: socket.socket, names: Iterable[str], idle: float | None) -> 
             break
         if os.fork() == 0:
             listener.close()
-            module = _keep(connection, kind, made)
+            module = _keep(connection, kind, additions)
             runpy.run_module(module, run_name="__main__", alter_sys=True)
             return None
         connection.close()
@@ -209,7 +211,7 @@ def _reap(*_: object) -> None:
 
 
 def _imported(known: Any = None) -> dict[str, tuple[int, int]]:
-    """When the files of all imported modules, or of those that are known, were changed, and their sizes."""
+    """The time of change and the size of each known file; without `known`, of the files of all imported modules."""
     found = {}
     for file in known or {getattr(module, "__file__", None) for module in [*sys.modules.values()]}:
         with suppress(OSError, TypeError):
@@ -218,13 +220,13 @@ def _imported(known: Any = None) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _keep(connection: socket.socket, kind: Any, made: dict[str, str]) -> str:
-    """What the keeper does, which ends in here; returns in the child, what it is to run as `__main__`.
+def _keep(connection: socket.socket, kind: Any, additions: dict[str, str]) -> str:
+    """Runs the keeper, which exits in this function. In its child, returns the name of the module to run as `__main__`.
 
     Args:
-      connection: to the process that asks.
-      kind: of the server.
-      made: what the imports have put into the environment.
+      connection: the connection to the caller.
+      kind: the server's `_kind`.
+      additions: environment variables that the imports have set.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
@@ -232,9 +234,9 @@ def _keep(connection: socket.socket, kind: Any, made: dict[str, str]) -> str:
         connection.sendall(b"?")
         size, files, _, _ = socket.recv_fds(connection, 8, 4)
         with connection.makefile("rb") as content:
-            asked = json.loads(content.read(int.from_bytes(size, "big")))
-        own = {name: getattr(sys.modules.get(name), "__file__", None) for name in asked["files"]}
-        if asked["kind"] != kind or asked["files"] != own:
+            request = json.loads(content.read(int.from_bytes(size, "big")))
+        own = {name: getattr(sys.modules.get(name), "__file__", None) for name in request["files"]}
+        if request["kind"] != kind or request["files"] != own:
             os._exit(0)
         connection.sendall(b"!")
     except (OSError, ValueError):
@@ -243,18 +245,18 @@ def _keep(connection: socket.socket, kind: Any, made: dict[str, str]) -> str:
     child = os.fork()
     if child == 0:
         connection.close()
-        _become(asked, files, keeper)
-        os.environ.update({name: value for name, value in made.items() if name not in os.environ})
-        return str(asked["module"])
-    with suppress(OSError):  # Both do so, for neither knows who is first.
+        _become(request, files, keeper)
+        os.environ.update({name: value for name, value in additions.items() if name not in os.environ})
+        return str(request["module"])
+    with suppress(OSError):  # Keeper and child both set the group, as either may run first.
         os.setpgid(child, child)
     nothing = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):  # Else a reader of the child's output waits for this process, too.
+    for number in (0, 1, 2):  # Otherwise, a reader of the child's output waits for this process too.
         os.dup2(nothing, number)
     for file in files:
         os.close(file)
     threading.Thread(target=_relay, args=(connection, child), daemon=True).start()
-    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # Until it is reaped nobody else has its id.
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # No other process gets the child's id before it is reaped.
     _, status = os.waitpid(child, 0)
     with suppress(OSError):
         connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
@@ -263,14 +265,14 @@ def _keep(connection: socket.socket, kind: Any, made: dict[str, str]) -> str:
 
 def _relay(connection: socket.socket, child: int) -> None:
     with suppress(OSError):
-        while told := connection.recv(1):
-            os.killpg(child, told[0])
+        while number := connection.recv(1):
+            os.killpg(child, number[0])
     with suppress(OSError):
         os.killpg(child, signal.SIGKILL)
 
 
-def _become(asked: Any, files: list[int], keeper: int) -> None:
-    """Makes this process what the caller is."""
+def _become(request: Any, files: list[int], keeper: int) -> None:
+    """Gives this process the caller's streams, folder, environment, arguments and signal settings."""
     os.setpgid(0, 0)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL)
@@ -282,19 +284,19 @@ def _become(asked: Any, files: list[int], keeper: int) -> None:
     os.fchdir(folder)
     for file in files:
         os.close(file)
-    os.umask(asked["umask"])
+    os.umask(request["umask"])
     for number in _RELAYED:  # The server may ignore some, as a shell's background job does.
-        signal.signal(number, signal.SIG_IGN if number in asked["ignored"] else _HANDLERS.get(number, signal.SIG_DFL))
-    signal.pthread_sigmask(signal.SIG_SETMASK, asked["blocked"])
+        signal.signal(number, signal.SIG_IGN if number in request["ignored"] else _HANDLERS.get(number, signal.SIG_DFL))
+    signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
     os.environ.clear()
-    os.environ.update(asked["environment"])
-    sys.argv, sys.orig_argv, sys.path[0] = asked["arguments"], asked["original"], asked["folder"]
+    os.environ.update(request["environment"])
+    sys.argv, sys.orig_argv, sys.path[0] = request["arguments"], request["original"], request["folder"]
     sys.stdout = sys.__stdout__ = TextIOWrapper(  # type: ignore[misc]
-        os.fdopen(1, "wb", 0 if asked["unbuffered"] else -1, closefd=False),
+        os.fdopen(1, "wb", 0 if request["unbuffered"] else -1, closefd=False),
         encoding=sys.stdout.encoding,
         errors=sys.stdout.errors,
         line_buffering=os.isatty(1),
-        write_through=asked["unbuffered"],
+        write_through=request["unbuffered"],
     )
     tempfile.tempdir = None
     if numpy := sys.modules.get("numpy"):  # Else all children draw the same numbers.

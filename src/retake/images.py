@@ -159,15 +159,17 @@ def to_graph_format(encoded: bytes, max_pixels: int, max_bytes: int) -> bytes:
                 return encoded
             _turn_upright(image)
             upright = _eight_bits(image)
-            made = _saved(upright, "PNG")
-            if len(made) > max_bytes:
+            converted = _saved(upright, "PNG")
+            if len(converted) > max_bytes:
                 white = Image.new("RGBA", upright.size, "white")
-                made = _saved(Image.alpha_composite(white, upright.convert("RGBA")).convert("RGB"), "JPEG", quality=95)
+                converted = _saved(
+                    Image.alpha_composite(white, upright.convert("RGBA")).convert("RGB"), "JPEG", quality=95
+                )
         except Exception:
             raise ValueError(DAMAGED) from None
-    if len(made) > max_bytes:
+    if len(converted) > max_bytes:
         raise ValueError(TOO_MANY_BYTES)
-    return made
+    return converted
 
 
 def of_file(file: Path, max_pixels: int, max_bytes: int) -> tuple[bytes, bool]:
@@ -188,8 +190,8 @@ def of_file(file: Path, max_pixels: int, max_bytes: int) -> tuple[bytes, bool]:
         if os.fstat(stream.fileno()).st_size > max_bytes:
             raise ValueError(TOO_MANY_BYTES)
         encoded = stream.read()
-    made = to_graph_format(encoded, max_pixels, max_bytes)
-    return made, made != encoded
+    converted = to_graph_format(encoded, max_pixels, max_bytes)
+    return converted, converted != encoded
 
 
 def _open(encoded: bytes) -> Image.Image:

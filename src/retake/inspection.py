@@ -1,4 +1,4 @@
-"""Looks into record files, whoever wrote them; and the lines of reports about record files."""
+"""Reports the content of record files of any origin, and formats the lines of such reports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Packed(NamedTuple):
 
 
 def inspect(file: Path) -> str:
-    """Looks into a TFRecord of pictures, whoever wrote it.
+    """Reports the content of a TFRecord of pictures. Any program may have written the file.
 
     Args:
       file: A TFRecord, plain or gzip, whose examples have the features `image` and `label`.

@@ -170,7 +170,7 @@ def _can_be_read(file: Path, skipped: dict[Path, str]) -> bool:
 
 
 class _Tally:
-    """What one model has answered so far: sums, so that memory does not grow with the pictures."""
+    """One model's answers so far, as sums, so that memory does not grow with the number of pictures."""
 
     def __init__(self, model: Model) -> None:
         self.model = model

@@ -103,8 +103,8 @@ def _read(file: Path) -> bytes:
 
 
 def _state_folder() -> Path:
-    given = Path(os.environ.get("XDG_STATE_HOME", ""))
+    configured = Path(os.environ.get("XDG_STATE_HOME", ""))
     try:
-        return (given if given.is_absolute() else Path.home() / ".local" / "state") / "retake"
+        return (configured if configured.is_absolute() else Path.home() / ".local" / "state") / "retake"
     except RuntimeError as error:
         raise OSError(str(error)) from None

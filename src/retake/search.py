@@ -44,7 +44,7 @@ Shown = Callable[[int], None]
 
 
 class Outcome(NamedTuple):
-    """What a search came to: pictures that are there in all, those that are new, and refused ones by reason."""
+    """The result of a search: the number of pictures in the folder, of new pictures, and of refusals by reason."""
 
     there: int
     new: int
@@ -52,14 +52,14 @@ class Outcome(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What to look for, and where to put it.
+    """The query of a search, and the folder for its pictures.
 
     Fields:
       provider: a key of retake.providers.PROVIDERS.
-      name: of the class, which is the name of its folder.
-      query: what the service is asked.
-      wanted: pictures that are to be in the folder from this provider and query.
-      folder: of the class folders.
+      name: the name of the class and of its folder.
+      query: the text that is sent to the service.
+      wanted: how many pictures of this provider and query the folder is to have.
+      folder: the folder of the class folders.
       licence: one of retake.providers.LICENCES.
       endpoint: another address of the service; empty for its own.
     """
@@ -74,12 +74,12 @@ class Search(NamedTuple):
 
 
 async def run(search: Search, key: str, show: Shown = lambda _: None) -> Outcome:
-    """Downloads pictures until `wanted` of this provider and query are there. What is there is not downloaded again.
+    """Downloads pictures until `wanted` of this provider and query are there. Skips pictures that are there.
 
     Args:
       search: what to look for.
-      key: of the service; it appears in no message and no file.
-      show: is called with the number of pictures that are there.
+      key: the key of the service; it appears in no message and no file.
+      show: called with the number of pictures in the folder.
 
     Raises:
       RetakeError: the service refuses the search or cannot be reached; pictures that were downloaded stay.
@@ -196,7 +196,7 @@ def _look(encoded: bytes) -> tuple[str, dict[str, Any]]:
     """The format, and the size and perceptual hash, of a picture that the pipeline can train on.
 
     Raises:
-      ValueError: it is none; the message is one of retake.images.REASONS.
+      ValueError: the pipeline cannot train on the picture; the message is one of retake.images.REASONS.
     """
     import imagehash
     from PIL import Image, ImageOps

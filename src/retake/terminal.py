@@ -1,4 +1,4 @@
-"""What others wrote (names, labels, errors of libraries), as a terminal may show it.
+"""Escapes text of other origin (names, labels, errors of libraries), so that a terminal can show it safely.
 
 Control characters can clear a screen, set a window's title or hide half of a line, and a newline in a name can forge
 a line of a report.
@@ -54,7 +54,7 @@ def in_lines(value: Any) -> Any:
 
 
 class Formatter(logging.Formatter):
-    """Escapes what is logged: libraries quote names and errors as they are."""
+    """Escapes log messages, because libraries quote names and errors unescaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))

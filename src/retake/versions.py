@@ -20,7 +20,7 @@ LEFT_BEHIND_SECONDS = 3600
 def incoming(models: Path) -> Iterator[Path]:
     """A name for a version that is not in service: not yet, or not any more. Servers do not look at it.
 
-    What has this name after the block is removed. What killed processes left is removed first. Processes share a lock
+    A folder with this name is removed after the block, and leftovers of killed processes before. Processes share a lock
     on the folder, which ends with them. A process that gets the exclusive lock is the only one on this machine.
 
     Args:

@@ -107,7 +107,7 @@ def misfit(file: Path, name: Name) -> str | None:
 
 
 def _variant(file: Path) -> Variant:
-    """What a file of Keras's holds, in its newer format or the older one."""
+    """The variant of weights in a Keras file of the newer or the older format."""
     import h5py
 
     shapes: list[tuple[int, ...]] = []

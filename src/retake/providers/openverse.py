@@ -18,12 +18,12 @@ class Openverse:
         return None
 
     async def pages(self, ask: Ask, key: str, query: str, licence: str) -> AsyncIterator[list[Found]]:
-        asked = {"q": query, "page_size": str(PAGE_SIZE)}
+        parameters = {"q": query, "page_size": str(PAGE_SIZE)}
         if licence in FILTERS:
-            asked["license_type"] = FILTERS[licence]
+            parameters["license_type"] = FILTERS[licence]
         page = pages = 1
         while page <= pages:
-            answer = await ask("/v1/images/", {**asked, "page": str(page)})
+            answer = await ask("/v1/images/", {**parameters, "page": str(page)})
             hits = [hit for hit in answer.get("results") or [] if isinstance(hit, dict) and hit.get("id")]
             if not hits:
                 return

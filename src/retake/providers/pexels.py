@@ -19,8 +19,8 @@ class Pexels:
     async def pages(self, ask: Ask, key: str, query: str, licence: str) -> AsyncIterator[list[Found]]:
         page = 1
         while True:
-            asked = {"query": query, "page": str(page), "per_page": str(PAGE_SIZE)}
-            answer = await ask("/v1/search", asked, {"Authorization": key})
+            parameters = {"query": query, "page": str(page), "per_page": str(PAGE_SIZE)}
+            answer = await ask("/v1/search", parameters, {"Authorization": key})
             photos = [photo for photo in answer.get("photos") or [] if isinstance(photo, dict) and photo.get("id")]
             if not photos:
                 return

@@ -18,12 +18,12 @@ class SerpApi:
         return left if isinstance(left, int) else None
 
     async def pages(self, ask: Ask, key: str, query: str, licence: str) -> AsyncIterator[list[Found]]:
-        asked = {"engine": "google_images", "q": query, "api_key": key}
+        parameters = {"engine": "google_images", "q": query, "api_key": key}
         if licence in FILTERS:
-            asked["licenses"] = FILTERS[licence]
+            parameters["licenses"] = FILTERS[licence]
         page = 0
         while True:
-            answer = await ask("/search.json", {**asked, "ijn": str(page)})
+            answer = await ask("/search.json", {**parameters, "ijn": str(page)})
             hits = [self._found(hit) for hit in answer.get("images_results") or [] if isinstance(hit, dict)]
             if not hits:
                 status = (answer.get("search_metadata") or {}).get("status")
