@@ -32,7 +32,11 @@ RAW, ASKED = Path("data/raw"), Path("data/ask")
 
 MAX_PIXELS = int(DataSection.model_fields["max_pixels"].default)
 MAX_BYTES = int(DataSection.model_fields["max_bytes"].default)
-LONGEST_NAME = 100
+LONGEST_NAME, LONGEST_TEXT = 100, 2000
+"""Characters of a class's name, and of an address or another text of a provider."""
+
+MOST_PAGES = 100
+"""Pages of one search: a service that repeats itself is not asked for ever."""
 
 ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2", "TIFF": "tif"}
 """Format → file ending, where it is not the format's name."""
@@ -86,7 +90,7 @@ async def run(search: Search, key: str, show: Shown = lambda _: None) -> Outcome
     """
     provider = providers.find(search.provider)
     endpoint = search.endpoint or provider.ENDPOINT
-    before = [*manifest.events(search.folder, "found")]
+    before = [event for event in manifest.events(search.folder, "found") if event.keys() >= {"file", "id", "sha256"}]
     ours = [event for event in before if (event.get("provider"), event.get("query")) == (search.provider, search.query)]
     ours = [event for event in ours if (search.folder / str(event["file"])).exists()]
     store = _Store(search, {event["id"] for event in ours}, {event["sha256"]: event["file"] for event in before})
@@ -107,13 +111,26 @@ async def _candidates(
     provider: Provider, ask: providers.Ask, key: str, search: Search, known: set[str]
 ) -> AsyncGenerator[tuple[int, Found], None]:
     """(rank, picture) of the pictures that are not there yet."""
-    rank = 0
-    async for page in provider.pages(ask, key, search.query, search.licence):
-        for found in page:
-            rank += 1
-            if found.id not in known:
-                known.add(found.id)
-                yield rank, found
+    rank = pages = 0
+    try:
+        async for page in provider.pages(ask, key, search.query, search.licence):
+            pages += 1
+            if pages > MOST_PAGES:
+                return
+            for found in page:
+                rank += 1
+                if found.id not in known:
+                    known.add(found.id)
+                    yield rank, _bounded(found)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise RetakeError(f"{search.provider} answers in a form that this version of Retake does not know") from None
+
+
+def _bounded(found: Found) -> Found:
+    """Without what is too long for an address, a name or a sentence."""
+    addresses = tuple(address for address in found.addresses if len(address) <= LONGEST_TEXT)
+    others = {name: text and text[:LONGEST_TEXT] for name, text in found._asdict().items() if name != "addresses"}
+    return Found(addresses=addresses, **others)
 
 
 async def _take_all(

@@ -250,6 +250,28 @@ def test_a_wrong_key_is_one_message_without_the_key(
     assert str(error.value) == message and KEY not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"images_results": 5},
+        {"images_results": [None, 7, "x"]},
+        {"images_results": [{"original": 5, "thumbnail": ["x"]}, {"original": "x" * 5000}, {"original": "data:,x"}]},
+        {"images_results": {"original": "x"}},
+        {"search_metadata": [], "error": {}},
+    ],
+)
+def test_an_answer_in_another_form_is_no_traceback(
+    service: Service, tmp_path: Path, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "_json", lambda body: {} if b"total_searches" in body else document)
+    try:
+        outcome = asyncio.run(search.run(looked_for(service, tmp_path, wanted=5), KEY))
+    except RetakeError as error:
+        assert "serpapi" in str(error)
+    else:
+        assert outcome.there == 0
+
+
 def test_a_busy_service_is_asked_again(service: Service, tmp_path: Path) -> None:
     service.busy = 3
     assert asyncio.run(search.run(looked_for(service, tmp_path, wanted=5), KEY)).new == 5
