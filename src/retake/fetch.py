@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -80,14 +81,7 @@ async def content(client: aiohttp.ClientSession, address: str, most: int) -> byt
                     continue
                 if answer.status != 200:
                     raise RefusedError(f"HTTP {answer.status}")
-                if (answer.content_length or 0) > most:
-                    raise RefusedError("over the byte limit")
-                found = bytearray()
-                async for chunk in answer.content.iter_chunked(65536):
-                    found += chunk
-                    if len(found) > most:
-                        raise RefusedError("over the byte limit")
-                return bytes(found)
+                return await _body(answer, most)
         except asyncio.TimeoutError:
             raise RefusedError("timed out") from None
         except aiohttp.TooManyRedirects:
@@ -118,9 +112,8 @@ async def answer(
     for attempt in range(TRIES):
         wait = _backoff(attempt)
         try:
-            async with client.get(address, params=params, headers=headers, max_redirects=0) as response:
-                body = await response.content.read(MOST_JSON_BYTES)
-                document = _json(body)
+            async with client.get(address, params=params, headers=headers, allow_redirects=False) as response:
+                document = _json(await _body(response, MOST_JSON_BYTES))
                 if response.status == 200 and document is not None:
                     return document
                 reason = f"HTTP {response.status}" if response.status != 200 else "an answer that is not JSON"
@@ -132,6 +125,8 @@ async def answer(
                 if response.status not in (200, 429) and response.status < 500:
                     raise RetakeError(f"{name} refuses the search ({reason}{f': {words}' if words else ''})")
                 wait = _wait(response, attempt)
+        except RefusedError:
+            raise RetakeError(f"{name} answers with more than {MOST_JSON_BYTES:,} bytes") from None
         except asyncio.TimeoutError:
             reason = "it does not answer"
         except (aiohttp.ClientError, OSError) as error:
@@ -143,9 +138,20 @@ async def answer(
     raise RetakeError(f"{name} gives no answer ({reason}); repeat the command later: it goes on where it ended")
 
 
-def _json(body: bytes) -> dict[str, Any] | None:
-    import json
+async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The whole body, which is refused as soon as it is known to be longer than `most` bytes."""
+    body = bytearray()
+    if (response.content_length or 0) <= most:
+        async for chunk in response.content.iter_chunked(65536):
+            body += chunk
+            if len(body) > most:
+                break
+        else:
+            return bytes(body)
+    raise RefusedError("over the byte limit")
 
+
+def _json(body: bytes) -> dict[str, Any] | None:
     try:
         document = json.loads(body)
     except ValueError:

@@ -6,12 +6,13 @@ kind counts for a file. A line that was cut off by a power cut is left out.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from retake import locks
 
 NAME = "manifest.jsonl"
 
@@ -26,8 +27,7 @@ def add(folder: Path, event: dict[str, Any]) -> None:
     Raises:
       OSError: the manifest cannot be written.
     """
-    with (folder / NAME).open("a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locks.held(folder / NAME, waiting=lambda: None), (folder / NAME).open("a+b") as file:
         cut_off = file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
         file.write((b"\n" if cut_off else b"") + json.dumps(event, ensure_ascii=False).encode() + b"\n")
         file.flush()

@@ -13,7 +13,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -24,14 +24,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from retake import durable, fetch, images, manifest, providers
 from retake.errors import RetakeError, UsageError
 from retake.providers import LICENCES, PROVIDERS, Found, Provider
-from retake.sections import DataSection
+from retake.sections import MAX_BYTES, MAX_PIXELS
 from retake.terminal import Parser, in_one_line
 
 RAW, ASKED = Path("data/raw"), Path("data/ask")
 """Where pictures for training go, and those that models are only asked about."""
 
-MAX_PIXELS = int(DataSection.model_fields["max_pixels"].default)
-MAX_BYTES = int(DataSection.model_fields["max_bytes"].default)
+LOOKED_AT_ONCE = 2
+"""Pictures that are decoded at the same time: each takes up to 0.45 GB."""
+
 LONGEST_NAME, LONGEST_TEXT = 100, 2000
 """Characters of a class's name, and of an address or another text of a provider."""
 
@@ -163,6 +164,7 @@ class _Store:
 
     def __init__(self, search: Search, ids: set[str], files: dict[str, str]):
         self.ids, self._files, self._search = ids, files, search
+        self._looking = asyncio.Semaphore(LOOKED_AT_ONCE)
         self.new = 0
         self.refused: Counter[str] = Counter()
 
@@ -174,7 +176,8 @@ class _Store:
                 if urlsplit(address).scheme not in ("http", "https"):
                     raise fetch.RefusedError("no web address")
                 encoded = await fetch.content(client, address, MAX_BYTES)
-                kind, facts = await asyncio.to_thread(_look, encoded)
+                async with self._looking:
+                    kind, facts = await asyncio.to_thread(_look, encoded)
             except (fetch.RefusedError, ValueError) as refused:
                 reason = str(refused) or "no web address"
                 continue
@@ -218,11 +221,13 @@ def _look(encoded: bytes) -> tuple[str, dict[str, Any]]:
     import imagehash
     from PIL import Image, ImageOps
 
-    images.to_graph_format(encoded, MAX_PIXELS, MAX_BYTES)
+    decodable = images.to_graph_format(encoded, MAX_PIXELS, MAX_BYTES)
     kind, width, height = images.probe(encoded)
-    with Image.open(io.BytesIO(encoded)) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-    return kind, {"width": width, "height": height, "phash": str(imagehash.phash(upright))}
+    with Image.open(io.BytesIO(decodable)) as image:
+        with suppress(Exception):  # Training ignores EXIF data that cannot be read, too.
+            ImageOps.exif_transpose(image, in_place=True)
+        phash = imagehash.phash(image.convert("RGB"))
+    return kind, {"width": width, "height": height, "phash": str(phash)}
 
 
 def main(arguments: list[str], prog: str) -> int:
@@ -299,7 +304,6 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{in_one_line(text)!r} is not a number from 1 on")
+    return int(text)

@@ -272,6 +272,41 @@ def test_an_answer_in_another_form_is_no_traceback(
         assert outcome.there == 0
 
 
+def test_an_answer_that_comes_in_pieces_is_read_whole(service: Service, tmp_path: Path) -> None:
+    class Slow(Handler):
+        def answer(self, status: int, body: bytes, kind: str = "application/json", **headers: str) -> None:
+            if kind != "application/json":
+                return super().answer(status, body, kind, **headers)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            for half in (body[: len(body) // 2], body[len(body) // 2 :]):
+                self.wfile.write(half)
+                self.wfile.flush()
+                time.sleep(0.1)
+
+    service.RequestHandlerClass = Slow
+    assert asyncio.run(search.run(looked_for(service, tmp_path, wanted=5), KEY)).new == 5
+
+
+def test_a_redirect_of_the_service_does_not_take_the_key_along(service: Service, tmp_path: Path) -> None:
+    class Redirect(Handler):
+        def do_GET(self) -> None:
+            self.server.asked[self.path] += 1
+            self.answer(302, b"", Location=f"{self.server.url}/elsewhere?{self.path}")
+
+    service.RequestHandlerClass = Redirect
+    with pytest.raises(RetakeError, match=r"serpapi refuses the search \(HTTP 302\)"):
+        asyncio.run(search.run(looked_for(service, tmp_path), KEY))
+    assert len(service.asked) == 1
+
+
+def test_broken_exif_data_does_not_cost_the_picture(tmp_path: Path) -> None:
+    broken = b"\xff\xd8\xff\xe1" + (2 + 40).to_bytes(2, "big") + b"Exif\0\0MM\0*" + b"\xff" * 30 + picture(1)[2:]
+    kind, facts = search._look(broken)
+    assert (kind, facts["width"], facts["height"]) == ("JPEG", 32, 24)
+
+
 def test_a_busy_service_is_asked_again(service: Service, tmp_path: Path) -> None:
     service.busy = 3
     assert asyncio.run(search.run(looked_for(service, tmp_path, wanted=5), KEY)).new == 5
